@@ -1,0 +1,177 @@
+package jobs
+
+import (
+	"slices"
+	"time"
+)
+
+// SchemaVersion is the version of records and messages that this code writes. A reader leaves what is newer than itself.
+const SchemaVersion = 1
+
+// Phase is where a job is. The names are the wire's.
+type Phase string
+
+// The phases.
+const (
+	PhaseValidating Phase = "validating"
+	PhaseInProgress Phase = "in_progress"
+	PhaseFinalizing Phase = "finalizing"
+	PhaseCompleted  Phase = "completed"
+	PhaseCancelled  Phase = "cancelled"
+	PhaseExpired    Phase = "expired"
+	PhaseFailed     Phase = "failed"
+)
+
+// moves is the table of legal moves. A stop is a fact that may be written in any open phase; the way always leads through
+// finalizing, and the fact picks the end. Failed validation passes through finalizing within one save.
+var moves = map[Phase][]Phase{
+	PhaseValidating: {PhaseInProgress, PhaseFinalizing, PhaseFailed},
+	PhaseInProgress: {PhaseFinalizing},
+	PhaseFinalizing: {PhaseInProgress, PhaseCompleted, PhaseCancelled, PhaseExpired, PhaseFailed}, // back: a redrive, or facts that finalize finds changed
+	PhaseCompleted:  {PhaseInProgress},                                                            // a redrive reopens
+	PhaseExpired:    {PhaseInProgress},                                                            // a retry with a new deadline reopens
+	PhaseCancelled:  {},
+	PhaseFailed:     {},
+}
+
+// CanMove tells whether a job may go from one phase to another.
+func (p Phase) CanMove(to Phase) bool { return slices.Contains(moves[p], to) }
+
+// Ended tells whether a job of this phase has its files, for now.
+func (p Phase) Ended() bool {
+	switch p {
+	case PhaseCompleted, PhaseCancelled, PhaseExpired, PhaseFailed:
+		return true
+	default:
+		return false
+	}
+}
+
+// JobID names a job. On the wire it is the batch id.
+type JobID string
+
+// OnInvalid says what a line that breaks the input rules does to its job.
+type OnInvalid string
+
+// What an invalid line does.
+const (
+	InvalidFails OnInvalid = "fail" // to the whole job, before any call is paid for
+	InvalidSkips OnInvalid = "skip" // to itself only: it becomes a failed item without a call
+)
+
+// Job is one input file and what was asked of it.
+type Job struct {
+	V        int
+	ID       JobID
+	Revision int64 `json:"-"`
+	Tenant   string
+
+	Input      FileRef
+	InputBytes int64
+	Endpoint   string // the url that every line must have
+	Rules      int    // version of the input rules that the scan applied
+	Cut        Cut
+	OnInvalid  OnInvalid
+	MaxCalls   int // counted calls of an item before it is given up
+	HashKey    [16]byte
+
+	Phase    Phase
+	Entered  map[Phase]time.Time // when it last entered each
+	Stop     *Stop               `json:",omitempty"`
+	Pause    *Pause              `json:",omitempty"` // of the whole job; those of an upstream+model are in their gate
+	Checked  *Checked            `json:",omitempty"` // nil = duplicates not looked for yet
+	Totals   Totals              // of the last fold
+	Fold     Generation          // of the splits' folds that Totals were made from
+	Outputs  *Outputs            `json:",omitempty"`
+	Tries    Tries               `json:",omitempty"`
+	Created  time.Time
+	Deadline time.Time         `json:",omitzero"` // zero = none
+	MovedAt  time.Time         // of the last change of Fold or Phase
+	ResentAt time.Time         `json:",omitzero"` // when the sweep last sent everything again
+	Resends  int               `json:",omitempty"`
+	Closed   bool              `json:",omitempty"` // ended long enough ago: no longer visited by the sweep
+	Metadata map[string]string `json:",omitempty"`
+}
+
+// Splits is how many splits the input has; at least one.
+func (j *Job) Splits() int {
+	if j.InputBytes == 0 {
+		return 1
+	}
+	return int((j.InputBytes + j.Cut.SplitBytes - 1) / j.Cut.SplitBytes)
+}
+
+// Stopped tells whether nothing more may be claimed for the job.
+func (j *Job) Stopped() bool { return j.Stop != nil || j.Phase.Ended() }
+
+// moveTo moves the job; a move that the table does not have is a bug of the caller.
+func (j *Job) moveTo(p Phase, now time.Time) {
+	if j.Phase != p && !j.Phase.CanMove(p) {
+		panic("jobs: job " + string(j.ID) + " cannot move from " + string(j.Phase) + " to " + string(p))
+	}
+	j.Phase, j.MovedAt = p, now
+	if j.Entered == nil {
+		j.Entered = map[Phase]time.Time{}
+	}
+	j.Entered[p] = now
+}
+
+// Stop is why a job ends early: a fact, written once.
+type Stop struct {
+	As     Phase  // cancelled, expired or failed
+	Code   string // of a failed one: the commonest violation, input_modified, internal
+	Reason string // a sentence
+	At     time.Time
+}
+
+// Pause is a recorded hold on a job or an upstream+model.
+type Pause struct {
+	Reason  string // outage, credential, operator, spend_cap, tolerated_failures
+	Message string // a sentence
+	At      time.Time
+	ProbeAt time.Time `json:",omitzero"`  // when the next chunk is let through to see whether it can end; zero = never
+	Probe   *ChunkID  `json:",omitempty"` // the chunk that is let through
+}
+
+// Reasons of a pause.
+const (
+	PauseOutage     = "outage"
+	PauseCredential = "credential"
+	PauseOperator   = "operator"
+)
+
+// Cut says where chunks end. It is pinned in the job when it is opened.
+type Cut struct {
+	SplitBytes int64 // bytes of input a split covers
+	ChunkLines int   // a chunk closes at so many physical lines …
+	ChunkBytes int64 // … or so many bytes …
+	FloorBytes int64 // … but not before it has this many bytes, unless MaxChunkLines are full
+	LineBytes  int64 // a longer line is a violation
+}
+
+// Limits of the records, so that none outgrows its store.
+const (
+	MaxChunkLines  = 4096 // lines a chunk
+	MaxSplitChunks = 4096 // chunks a split
+	MaxJobSplits   = 8000 // splits a job
+)
+
+// DefaultCut is the cut of an input of so many bytes.
+func DefaultCut(inputBytes int64) Cut {
+	split := max(int64(64<<20), (inputBytes+MaxJobSplits-1)/MaxJobSplits)
+	return Cut{SplitBytes: split, ChunkLines: 100, ChunkBytes: 4 << 20, FloorBytes: split / MaxSplitChunks, LineBytes: 20 << 20}
+}
+
+// Checked is what the check of a whole job found.
+type Checked struct {
+	Summary    FileRef // jobs/<job>/check/summary: the violations kept, and the first line of each split
+	Violations int     // all of them, kept or counted
+	Items      int64
+}
+
+// Outputs are the files of one generation. A file without lines is nil.
+type Outputs struct {
+	Of              Generation
+	Answers, Errors *FileInfo
+	Totals          Totals
+}
