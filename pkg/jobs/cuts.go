@@ -1,0 +1,84 @@
+package jobs
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// splitCuts is the object that the scan of a split leaves: everything that check and dispatch need of it. Equal scans
+// write equal bytes, so it does not matter who of several writes it.
+type splitCuts struct {
+	V     int `json:"v"`
+	Split int `json:"split"`
+	splitScan
+	IDs []string `json:"ids,omitempty"` // names of the sorted runs of its ids, in the order of their lines
+}
+
+// cutsName names the cuts of a split.
+func cutsName(job JobID, split int) string { return fmt.Sprintf("jobs/%s/splits/%d", job, split) }
+
+// idsName names a run of a split's ids, beside its cuts.
+func idsName(job JobID, split, run int) string {
+	return fmt.Sprintf("jobs/%s/splits/%d.ids-%d", job, split, run)
+}
+
+// saveCuts writes the cuts of a split. If the object is there already, an earlier try at the same scan wrote the same.
+func saveCuts(ctx context.Context, files Files, name string, cuts splitCuts) (FileRef, error) {
+	cuts.V = SchemaVersion
+	body, err := json.Marshal(cuts)
+	if err != nil {
+		return FileRef{}, fmt.Errorf("encode cuts %s: %w", name, err)
+	}
+	w, err := files.Create(ctx, name)
+	if err != nil {
+		return FileRef{}, fmt.Errorf("create cuts %s: %w", name, err)
+	}
+	defer w.Abort()
+	if _, err := w.Write(body); err != nil {
+		return FileRef{}, fmt.Errorf("write cuts %s: %w", name, err)
+	}
+	if _, err := w.Commit(ctx); err != nil && !errors.Is(err, ErrExists) {
+		return FileRef{}, fmt.Errorf("commit cuts %s: %w", name, err)
+	}
+	return FileRef{Name: name}, nil
+}
+
+// readCuts reads the cuts of a split. What a newer fanout wrote is ErrNewer.
+func readCuts(ctx context.Context, files Files, ref FileRef) (splitCuts, error) {
+	var cuts splitCuts
+	r, err := files.Read(ctx, ref, 0, -1)
+	if err != nil {
+		return cuts, fmt.Errorf("open cuts %s: %w", ref.Name, err)
+	}
+	defer r.Close()
+	var body bytes.Buffer
+	if _, err := io.Copy(&body, r); err != nil {
+		return cuts, fmt.Errorf("read cuts %s: %w", ref.Name, err)
+	}
+	var head struct {
+		V int `json:"v"`
+	}
+	if err := json.Unmarshal(body.Bytes(), &head); err != nil {
+		return cuts, fmt.Errorf("decode cuts %s: %w", ref.Name, err)
+	}
+	if head.V > SchemaVersion {
+		return cuts, fmt.Errorf("decode cuts %s of version %d: %w", ref.Name, head.V, ErrNewer)
+	}
+	if err := json.Unmarshal(body.Bytes(), &cuts); err != nil {
+		return cuts, fmt.Errorf("decode cuts %s: %w", ref.Name, err)
+	}
+	return cuts, nil
+}
+
+// runs are the ids of the split, to be given to duplicates with those of all other splits.
+func (c *splitCuts) runs() []idRun {
+	runs := make([]idRun, len(c.IDs))
+	for i, name := range c.IDs {
+		runs[i] = idRun{split: c.Split, file: FileRef{Name: name}}
+	}
+	return runs
+}
