@@ -1,6 +1,13 @@
 package jobs
 
-import "encoding/hex"
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"iter"
+	"maps"
+	"time"
+)
 
 // Generation is a digest of the facts that a fold, a piece or a file was made from: of a split, (offset, resolved, dead,
 // burial) of its chunks; of a job, the generations of its splits. Leases and renewals leave it alone (rule 2).
@@ -30,4 +37,104 @@ func (g *Generation) UnmarshalText(text []byte) error {
 	}
 	_, err := hex.Decode(g[:], text)
 	return err
+}
+
+// splitFold is a split's totals recomputed from its chunks.
+type splitFold struct {
+	Totals     Totals
+	Generation Generation
+	Settled    bool
+	Reopening  map[int64]int // those of the split that still wait for their chunk
+	LeaseEnds  time.Time     // of a stopped job: the first lease whose end settles it; zero = none is live
+}
+
+// foldSplit recomputes a split from the facts. It is pure: any order of saves and any repetition of messages that led to
+// the same chunks give the same fold. alive tells whether a chunk's lease is live.
+//
+// A split is settled when every chunk is, or its job is stopped and no lease is live. It is not while it names a chunk as
+// reopening that is still dead with that burial number: a redrive is on its way (rule 3).
+func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chunk) bool) (splitFold, error) {
+	f := splitFold{Reopening: maps.Clone(s.Reopening)}
+	f.Totals.Items = s.Scanned.Items
+	digest := sha256.New()
+	seen, settled := 0, 0
+	for c, err := range chunks {
+		if err != nil {
+			return f, err
+		}
+		seen++
+		f.Totals = f.Totals.Add(c.Totals)
+		f.Totals.Errors = mergeErrors(f.Totals.Errors, c.errorCounts())
+		if c.Waits != "" {
+			f.Totals.Parked++
+		}
+		if c.Dead {
+			f.Totals.Dead++
+		}
+		if g, named := f.Reopening[c.ID.Offset]; named && !(c.Dead && c.Burial == g) {
+			delete(f.Reopening, c.ID.Offset) // it was opened
+		}
+		if c.Settled() {
+			settled++
+		}
+		if alive(&c) && (f.LeaseEnds.IsZero() || c.Lease.Before(f.LeaseEnds)) {
+			f.LeaseEnds = c.Lease
+		}
+		var fact [17]byte
+		binary.BigEndian.PutUint64(fact[0:], uint64(c.ID.Offset))
+		binary.BigEndian.PutUint64(fact[8:], uint64(c.Burial))
+		if c.Dead {
+			fact[16] = 1
+		}
+		digest.Write(fact[:])
+		resolved := c.Resolved.trim()
+		binary.BigEndian.PutUint64(fact[0:], uint64(len(resolved)))
+		digest.Write(fact[:8])
+		digest.Write(resolved)
+	}
+	whole := seen == s.Scanned.Chunks && settled == seen && len(f.Reopening) == 0
+	f.Settled = whole
+	if j.Stop != nil {
+		f.Settled, f.Reopening = f.LeaseEnds.IsZero(), nil // nothing will be claimed any more
+		if !whole {
+			digest.Write([]byte(j.Stop.As)) // the error lines of what is open say so
+		}
+	}
+	copy(f.Generation[:], digest.Sum(nil))
+	return f, nil
+}
+
+// survey recomputes a job from its splits, which come in order; absent ones are neither scanned nor ready.
+func survey(j *Job, splits iter.Seq2[Split, error]) (Survey, error) {
+	all := Survey{Scanned: true, Ready: true}
+	digest := sha256.New()
+	seen := 0
+	for s, err := range splits {
+		if err != nil {
+			return all, err
+		}
+		seen++
+		all.Scanned = all.Scanned && s.Scanned != nil
+		all.Ready = all.Ready && s.Settled && s.compacted()
+		digest.Write(s.Fold[:])
+		t := s.Totals
+		if t.Items == 0 && s.Scanned != nil {
+			t.Items = s.Scanned.Items // not folded yet
+		}
+		all.Totals = all.Totals.Add(t)
+	}
+	if seen < j.Splits() {
+		all.Scanned, all.Ready = false, false
+	}
+	copy(all.Fold[:], digest.Sum(nil))
+	return all, nil
+}
+
+// errorCounts are the chunk's error groups as counts.
+func (c *Chunk) errorCounts() []ErrorCount {
+	var counts []ErrorCount
+	for _, g := range c.Errors {
+		counts = append(counts, ErrorCount{g.Code, g.Message, int64(g.Items.Count())})
+	}
+	return counts
 }

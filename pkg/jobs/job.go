@@ -23,13 +23,15 @@ const (
 )
 
 // moves is the table of legal moves. A stop is a fact that may be written in any open phase; the way always leads through
-// finalizing, and the fact picks the end. Failed validation passes through finalizing within one save.
+// finalizing, and the fact picks the end. A job that fails, or is cancelled before it was checked, has no files and
+// passes through finalizing within one save.
 var moves = map[Phase][]Phase{
-	PhaseValidating: {PhaseInProgress, PhaseFinalizing, PhaseFailed},
+	"":              {PhaseValidating},
+	PhaseValidating: {PhaseInProgress, PhaseFinalizing},
 	PhaseInProgress: {PhaseFinalizing},
-	PhaseFinalizing: {PhaseInProgress, PhaseCompleted, PhaseCancelled, PhaseExpired, PhaseFailed}, // back: a redrive, or facts that finalize finds changed
+	PhaseFinalizing: {PhaseInProgress, PhaseCompleted, PhaseCancelled, PhaseExpired, PhaseFailed}, // back: a redrive
 	PhaseCompleted:  {PhaseInProgress},                                                            // a redrive reopens
-	PhaseExpired:    {PhaseInProgress},                                                            // a retry with a new deadline reopens
+	PhaseExpired:    {PhaseInProgress},                                                            // so does a retry of what expired
 	PhaseCancelled:  {},
 	PhaseFailed:     {},
 }

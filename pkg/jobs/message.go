@@ -55,6 +55,9 @@ func encodeMessage(m any) []byte {
 	return b
 }
 
+// TickBody is the body of the message that makes the sweep run. Whoever drives the aggregate queue sends it on a schedule.
+func TickBody() []byte { return encodeMessage(TickMessage{V: SchemaVersion, Sweep: true}) }
+
 // DecodeMessage reads a message body. What cannot be read, or breaks a limit, is CodeInvalid and will never do better;
 // ErrNewer is for a newer reader.
 func DecodeMessage(body []byte) (Body, error) {

@@ -2,9 +2,11 @@ package jobs
 
 import (
 	"context"
+	crand "crypto/rand"
 	"io"
 	"iter"
 	"log/slog"
+	"math/rand/v2"
 	"time"
 )
 
@@ -217,6 +219,27 @@ type Ports struct {
 
 	Log   *slog.Logger
 	Watch Watch
+}
+
+// WithDefaults fills in what a process wants unless it is a test: the clock, random ids and jitter, a log that says
+// nothing.
+func (p Ports) WithDefaults() Ports {
+	if p.Now == nil {
+		p.Now = time.Now
+	}
+	if p.NewID == nil {
+		p.NewID = crand.Text
+	}
+	if p.Jitter == nil {
+		p.Jitter = func(d time.Duration) time.Duration { return d/2 + rand.N(d/2+1) }
+	}
+	if p.Process == "" {
+		p.Process = p.NewID()
+	}
+	if p.Log == nil {
+		p.Log = slog.New(slog.DiscardHandler)
+	}
+	return p
 }
 
 // Watch is told what happens while it happens, for progress lines and metrics; the ledger has the truth. Any may be nil.

@@ -1,0 +1,38 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+	"hash/crc32"
+	"io"
+)
+
+// chunkMessage is the message of a chunk as the scan cut it.
+func chunkMessage(j *Job, s *Split, cut *ChunkCut, v verdict) *ChunkMessage {
+	return &ChunkMessage{
+		V: SchemaVersion, Job: j.ID, Split: s.N,
+		Offset: cut.Offset, Length: cut.Length, Line: v.firstLine + cut.Line, Lines: cut.Lines, CRC: cut.CRC,
+		Blank: cut.Blank, Skip: cut.Bad.Or(v.duplicates[cut.Offset]),
+	}
+}
+
+// readChunkBytes reads a chunk's lines from the input. Other bytes than those that were scanned are ErrChanged.
+func readChunkBytes(ctx context.Context, files Files, j *Job, m *ChunkMessage) ([]byte, error) {
+	n := j.Cut.ReadBytes(m.Lines, m.Length)
+	r, err := files.Read(ctx, j.Input, m.Offset, n)
+	if err != nil {
+		return nil, fmt.Errorf("read the input at byte %d: %w", m.Offset, err)
+	}
+	defer r.Close()
+	data := make([]byte, n)
+	if got, err := io.ReadFull(r, data); err != nil {
+		if err == io.ErrUnexpectedEOF || err == io.EOF {
+			return nil, fmt.Errorf("read the input at byte %d: it ends after %d of %d bytes: %w", m.Offset, got, n, ErrChanged)
+		}
+		return nil, fmt.Errorf("read the input at byte %d: %w", m.Offset, err)
+	}
+	if crc32.Checksum(data, castagnoli) != m.CRC {
+		return nil, fmt.Errorf("read the input at byte %d: its lines from %d on are not those that were checked: %w", m.Offset, m.Line, ErrChanged)
+	}
+	return data, nil
+}

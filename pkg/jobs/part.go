@@ -1,0 +1,206 @@
+package jobs
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"sync"
+
+	"github.com/klauspost/compress/zstd"
+)
+
+// A part is a zstd stream of lines: a header that lists the outcomes, then each outcome's line, by rising ordinal. It can
+// be read with `zstdcat`, and adopted without the record that should have named it.
+
+// outcome is what became of an item in this attempt.
+type outcome struct {
+	Ordinal int     `json:"n"`
+	Kind    outKind `json:"k"`
+	Bytes   int     `json:"b"` // of the line, newline included
+	Usage   *Usage  `json:"u,omitempty"`
+	Seconds float64 `json:"s,omitempty"`
+	Code    string  `json:"code,omitempty"`
+	Status  int     `json:"status,omitempty"`
+	Message string  `json:"message,omitempty"` // normalised
+
+	line []byte // with newline
+}
+
+// outKind is what an outcome is.
+type outKind string
+
+const (
+	outAnswer outKind = "a"
+	outError  outKind = "e"
+	outSample outKind = "s" // no outcome: the last error of a spent item, kept for its error line
+)
+
+type partHeader struct {
+	V        int       `json:"v"`
+	Chunk    ChunkID   `json:"chunk"`
+	Attempt  int       `json:"attempt"`
+	Seq      int       `json:"seq"`
+	Outcomes []outcome `json:"outcomes"`
+}
+
+// mask is the ordinals of some kinds.
+func (h *partHeader) mask(kinds ...outKind) Bits {
+	var b Bits
+	for _, o := range h.Outcomes {
+		for _, k := range kinds {
+			if o.Kind == k {
+				b.Set(o.Ordinal)
+			}
+		}
+	}
+	return b
+}
+
+// partPrefix is what the names of a chunk's parts begin with.
+func partPrefix(c ChunkID) string {
+	return fmt.Sprintf("jobs/%s/parts/%05d/%016x-", c.Job, c.Split, c.Offset)
+}
+
+func partName(c ChunkID, attempt, seq int) string {
+	return fmt.Sprintf("%s%06d-%04d", partPrefix(c), attempt, seq)
+}
+
+// Coders are shared: each holds a window of memory. The window bounds what a reader of many parts needs.
+const partWindow = 256 << 10
+
+var encoders = sync.Pool{New: func() any {
+	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
+		zstd.WithWindowSize(partWindow), zstd.WithLowerEncoderMem(true))
+	if err != nil {
+		panic(err)
+	}
+	return e
+}}
+
+var decoders = sync.Pool{New: func() any {
+	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20))
+	if err != nil {
+		panic(err)
+	}
+	return d
+}}
+
+// writePart writes one part. That it exists already is fine: only this attempt writes this name, so it is this very part,
+// written before a crash or a lost answer.
+func writePart(ctx context.Context, files Files, h *partHeader) error {
+	name := partName(h.Chunk, h.Attempt, h.Seq)
+	w, err := files.Create(ctx, name)
+	if err != nil {
+		return fmt.Errorf("write part %s: %w", name, err)
+	}
+	defer w.Abort() //nolint:errcheck // after Commit it does nothing; before, the error that led here counts
+	head, err := json.Marshal(h)
+	if err != nil {
+		return fmt.Errorf("write part %s: %w", name, err)
+	}
+	z := encoders.Get().(*zstd.Encoder)
+	defer encoders.Put(z)
+	z.Reset(w)
+	_, err = z.Write(append(head, '\n'))
+	for _, o := range h.Outcomes {
+		if err == nil {
+			_, err = z.Write(o.line)
+		}
+	}
+	if err = errors.Join(err, z.Close()); err != nil {
+		return fmt.Errorf("write part %s: %w", name, err)
+	}
+	if _, err := w.Commit(ctx); err != nil && !errors.Is(err, ErrExists) {
+		return fmt.Errorf("write part %s: %w", name, err)
+	}
+	return nil
+}
+
+// partReader reads a part's outcomes in order.
+type partReader struct {
+	header partHeader
+	next   int // index of the outcome whose line comes next
+
+	file io.ReadCloser
+	z    *zstd.Decoder
+	buf  *bufio.Reader
+}
+
+// openPart reads a part's header.
+func openPart(ctx context.Context, files Files, name string) (*partReader, error) {
+	f, err := files.Read(ctx, FileRef{Name: name}, 0, -1)
+	if err != nil {
+		return nil, fmt.Errorf("read part %s: %w", name, err)
+	}
+	r := &partReader{file: f, z: decoders.Get().(*zstd.Decoder)}
+	if err := r.readHeader(); err != nil {
+		r.close()
+		return nil, fmt.Errorf("read part %s: %w", name, err)
+	}
+	return r, nil
+}
+
+func (r *partReader) readHeader() error {
+	if err := r.z.Reset(r.file); err != nil {
+		return err
+	}
+	r.buf = bufio.NewReaderSize(r.z, 64<<10)
+	head, err := r.buf.ReadBytes('\n')
+	if err != nil {
+		return fmt.Errorf("its header: %w", err)
+	}
+	if err := json.Unmarshal(bytes.TrimSuffix(head, []byte("\n")), &r.header); err != nil {
+		return fmt.Errorf("its header: %w", err)
+	}
+	if r.header.V > SchemaVersion {
+		return ErrNewer
+	}
+	return nil
+}
+
+// copyLine writes the line of an ordinal, which must not lie before one that was already copied.
+func (r *partReader) copyLine(w io.Writer, ordinal int, sample bool) error {
+	for ; r.next < len(r.header.Outcomes); r.next++ {
+		o := r.header.Outcomes[r.next]
+		if o.Ordinal == ordinal && (o.Kind == outSample) == sample {
+			r.next++
+			if err := r.copy(w, o.Bytes); err != nil {
+				return fmt.Errorf("copy item %d: %w", ordinal, err)
+			}
+			return nil
+		}
+		if _, err := r.buf.Discard(o.Bytes); err != nil {
+			return fmt.Errorf("skip item %d: %w", o.Ordinal, err)
+		}
+	}
+	return fmt.Errorf("item %d is not in it", ordinal)
+}
+
+func (r *partReader) copy(w io.Writer, n int) error {
+	if n > r.buf.Size() {
+		_, err := io.CopyN(w, r.buf, int64(n))
+		return err
+	}
+	line, err := r.buf.Peek(n)
+	if err != nil {
+		return err
+	}
+	if _, err := w.Write(line); err != nil {
+		return err
+	}
+	_, err = r.buf.Discard(n)
+	return err
+}
+
+func (r *partReader) close() {
+	if r.z != nil {
+		_ = r.z.Reset(nil)
+		decoders.Put(r.z)
+		r.z = nil
+	}
+	_ = r.file.Close() // only read from
+}

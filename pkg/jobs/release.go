@@ -1,0 +1,122 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+)
+
+// release sends the messages of parked chunks whose pause has ended, and of one for each pause that is due for a probe. It
+// looks at the splits that look picks.
+func (p *Ports) release(ctx context.Context, j *Job, look func(*Split) bool) error {
+	pauses := map[string]*gateRecord{}
+	for s, err := range p.Ledger.Splits(ctx, j.ID) {
+		if err != nil {
+			return fmt.Errorf("read its splits: %w", err)
+		}
+		if s.Scanned == nil || !s.Dispatched || !look(&s) {
+			continue
+		}
+		messages, err := p.messagesOf(ctx, j, &s)
+		if err != nil {
+			return err
+		}
+		for c, err := range p.Ledger.Chunks(ctx, j.ID, s.N, OffsetRange{}) {
+			if err != nil {
+				return fmt.Errorf("read its chunks: %w", err)
+			}
+			if c.Waits == "" || c.Owner != "" {
+				continue
+			}
+			if ok, err := p.mayLeave(ctx, j, &c, pauses); err != nil || !ok {
+				if err != nil {
+					return err
+				}
+				continue
+			}
+			if err := p.sendParked(ctx, messages[c.ID.Offset], &c); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// sendParked sends first and then forgets that the chunk waits: a crash between the two sends it twice.
+func (p *Ports) sendParked(ctx context.Context, m *ChunkMessage, c *Chunk) error {
+	if m == nil {
+		return Errorf(CodeInternal, "release chunk %s: the scan knows no such chunk", c.ID)
+	}
+	m.Burial = c.Burial
+	if err := send(ctx, p.Queue, QueueWork, encodeMessage(m)); err != nil {
+		return err
+	}
+	c.Waits = ""
+	if err := p.Ledger.SaveChunk(ctx, c); err != nil && !errors.Is(err, ErrConflict) {
+		return fmt.Errorf("release chunk %s: %w", c.ID, err)
+	}
+	return nil
+}
+
+// mayLeave tells whether what the chunk waits for is over, or due for a probe with this very chunk.
+func (p *Ports) mayLeave(ctx context.Context, j *Job, c *Chunk, seen map[string]*gateRecord) (bool, error) {
+	now := p.Now()
+	if c.Waits == parkedByJob {
+		if j.Pause == nil {
+			return true, nil
+		}
+		if !j.Pause.probeDue(now) {
+			return false, nil
+		}
+		probing := j.Pause.probing(c.ID, now)
+		j.Pause = &probing
+		return true, p.saveJob(ctx, j)
+	}
+	if j.Pause != nil {
+		return false, nil
+	}
+	id := gateOf(c.Waits)
+	rec := seen[c.Waits]
+	if rec == nil {
+		read, _, err := readGate(ctx, p.Registry, id)
+		if err != nil {
+			return false, err
+		}
+		rec = &read
+		seen[c.Waits] = rec
+	}
+	if rec.Pause == nil {
+		return true, nil
+	}
+	if !rec.Pause.probeDue(now) {
+		return false, nil
+	}
+	fresh, revision, err := readGate(ctx, p.Registry, id)
+	if err != nil || fresh.Pause == nil {
+		return err == nil, err
+	}
+	probing := fresh.Pause.probing(c.ID, now)
+	fresh.Pause, rec.Pause = &probing, &probing
+	_, err = saveGate(ctx, p.Registry, id, fresh, revision)
+	if errors.Is(err, ErrConflict) {
+		return false, nil // next minute
+	}
+	return err == nil, err
+}
+
+// gateOf reads what GateID.String wrote: an upstream's name has no "/", a model's may.
+func gateOf(waits string) GateID {
+	upstream, model, _ := strings.Cut(waits, "/")
+	return GateID{upstream, model}
+}
+
+func (p *Pause) probeDue(now time.Time) bool { return !p.ProbeAt.IsZero() && !now.Before(p.ProbeAt) }
+
+// probing is the pause with this chunk let through, and the next one in a minute.
+func (p *Pause) probing(c ChunkID, now time.Time) Pause {
+	q := *p
+	q.Probe, q.ProbeAt = &c, now.Add(probeEvery)
+	return q
+}

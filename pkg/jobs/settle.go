@@ -1,0 +1,355 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// save merges what this attempt knows into the record: a part, if there is one, the evidence, the lease; change may do
+// more, and must be repeatable. Whoever loses the compare-and-swap reads again and merges again, lease or no lease; who
+// does not hold the lease only turns bits on (rule 1).
+func (a *attempt) save(ctx context.Context, part *partHeader, change func(c *Chunk)) error {
+	ctx = context.WithoutCancel(ctx)
+	err := untilSaved(func() error {
+		c := *a.c
+		if part != nil {
+			c.merge(part, a.w.Now())
+		}
+		if c.Owner == a.owner {
+			a.updateHeld(&c, ctx)
+			if change != nil {
+				change(&c)
+			}
+		} else {
+			a.stop = stopLost
+			if part == nil {
+				return nil
+			}
+		}
+		err := a.w.Ledger.SaveChunk(ctx, &c)
+		if errors.Is(err, ErrConflict) {
+			return errors.Join(err, a.w.readChunk(ctx, c.ID, a.c))
+		}
+		if err == nil {
+			a.c = &c
+		}
+		return err
+	})
+	if err != nil {
+		return fmt.Errorf("save chunk %s: %w", a.c.ID, err)
+	}
+	a.renewAt = a.w.Now().Add(a.w.opt.Lease / 3)
+	return nil
+}
+
+// updateHeld writes what only the holder of the lease may.
+func (a *attempt) updateHeld(c *Chunk, ctx context.Context) {
+	open := c.Open()
+	c.Lease = a.w.leaseEnd(ctx)
+	c.Accused, c.Spent = a.accused.And(open), a.spent.And(open)
+	c.Calls = maps.Clone(a.calls)
+	maps.DeleteFunc(c.Calls, func(i, _ int) bool { return !open.Has(i) })
+	c.Felled = maps.Clone(c.Felled)
+	maps.DeleteFunc(c.Felled, func(i int, _ Felled) bool { return !open.Has(i) })
+	c.InHand = a.inHand
+	if c.Resolved.Count() > a.resolvedAtClaim {
+		c.Idle = 0
+		if !a.isolated() {
+			c.Crashes = 0
+		}
+	}
+	c.Errors = a.lastErrors(c)
+}
+
+// lastErrors are the error groups of the record, with what this attempt saw.
+func (a *attempt) lastErrors(c *Chunk) []ErrorGroup {
+	groups := keepErrors(c.Errors, c.Open().Or(c.Failed))
+	for ordinal := range a.items {
+		it := &a.items[ordinal]
+		if it.fault == nil || c.Resolved.Has(ordinal) && !c.Failed.Has(ordinal) {
+			continue
+		}
+		groups = addError(groups, ordinal, it.fault.Code, it.fault.Status, normalise(it.fault.Message))
+	}
+	return groups
+}
+
+// merge takes the outcomes of a part that the record does not have yet. It is idempotent, and any order of parts gives
+// every item one outcome (rule 1).
+func (c *Chunk) merge(h *partHeader, now time.Time) {
+	for _, p := range c.Parts {
+		if p.Attempt == h.Attempt && p.Seq == h.Seq {
+			return // our save happened, its answer was lost
+		}
+	}
+	mask := h.mask(outAnswer, outError).Without(c.Resolved).And(c.Items())
+	samples := h.mask(outSample)
+	if mask.Empty() && samples.Empty() {
+		return
+	}
+	c.Parts = append(slices.Clone(c.Parts), Part{h.Attempt, h.Seq, mask, samples})
+	c.Resolved = c.Resolved.Or(mask)
+	c.Errors = keepErrors(c.Errors, c.Items().Without(mask))
+	for _, o := range h.Outcomes {
+		switch {
+		case !mask.Has(o.Ordinal):
+		case o.Kind == outError:
+			c.Failed = c.Failed.Or(BitsOf(o.Ordinal))
+			c.Totals.Failed++
+			c.Errors = addError(c.Errors, o.Ordinal, o.Code, o.Status, o.Message)
+		case o.Kind == outAnswer:
+			c.Totals.Answered++
+			c.Totals.LastAnswer = now
+			c.Totals.Seconds += o.Seconds
+			if o.Usage != nil {
+				c.Totals.Usage = c.Totals.Usage.Add(*o.Usage)
+			}
+		}
+	}
+}
+
+// keepErrors is the groups with only some items in them; empty ones go.
+func keepErrors(groups []ErrorGroup, keep Bits) []ErrorGroup {
+	var kept []ErrorGroup
+	for _, g := range groups {
+		if g.Items = g.Items.And(keep); !g.Items.Empty() {
+			kept = append(kept, g)
+		}
+	}
+	return kept
+}
+
+// addError makes an item's last error this one. Kinds above the limit are one group, "other".
+func addError(groups []ErrorGroup, ordinal int, code string, status int, message string) []ErrorGroup {
+	groups = keepErrors(groups, AllBits(MaxChunkLines).Without(BitsOf(ordinal)))
+	alike := func(g ErrorGroup) bool { return g.Code == code && g.Status == status && g.Message == message }
+	i := slices.IndexFunc(groups, alike)
+	if i < 0 && len(groups) >= MaxErrorGroups-1 {
+		code, status, message = "other", 0, "other errors"
+		i = slices.IndexFunc(groups, alike)
+	}
+	if i >= 0 {
+		groups[i].Items = groups[i].Items.Or(BitsOf(ordinal))
+		return groups
+	}
+	return append(groups, ErrorGroup{code, status, message, BitsOf(ordinal)})
+}
+
+// errorItems are the items that have a last error.
+func errorItems(groups []ErrorGroup) Bits {
+	var b Bits
+	for _, g := range groups {
+		b = b.Or(g.Items)
+	}
+	return b
+}
+
+// adopt merges parts that an attempt before this one wrote and did not live to save.
+func (a *attempt) adopt(ctx context.Context) error {
+	known := map[string]bool{}
+	for _, p := range a.c.Parts {
+		known[partName(a.c.ID, p.Attempt, p.Seq)] = true
+	}
+	if a.c.Attempt == 1 {
+		return nil // nobody was here before
+	}
+	for f, err := range a.w.Files.List(ctx, partPrefix(a.c.ID)) {
+		if err != nil {
+			return fmt.Errorf("adopt parts of chunk %s: %w", a.c.ID, err)
+		}
+		if known[f.Name] {
+			continue
+		}
+		r, err := openPart(ctx, a.w.Files, f.Name)
+		if err != nil {
+			return fmt.Errorf("adopt parts of chunk %s: %w", a.c.ID, err)
+		}
+		header := r.header
+		r.close()
+		if header.Attempt == a.c.Attempt {
+			continue
+		}
+		if err := a.save(ctx, &header, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fate is what becomes of a chunk at the end of an attempt.
+type fate string
+
+const (
+	fateLost     fate = "lost"     // another worker has it
+	fateDone     fate = "done"     // every item has its outcome
+	fateDead     fate = "dead"     // every open item is spent
+	fateReleased fate = "released" // its job was stopped
+	fateParked   fate = "parked"   // until a pause ends
+	fateReturned fate = "returned" // to the queue, at once
+	fateDeferred fate = "deferred"
+)
+
+// fateOf is the table; the first row that matches wins.
+func (a *attempt) fateOf(c *Chunk) fate {
+	switch open := c.Open(); {
+	case c.Owner != a.owner:
+		return fateLost
+	case open.Empty():
+		return fateDone
+	case a.stop == stopJob:
+		return fateReleased
+	case open.Without(c.Spent).Empty():
+		return fateDead
+	case a.stop == stopPaused:
+		return fateParked
+	case a.stop == stopHeld:
+		return fateParked
+	case a.stop == stopDrain:
+		return fateReturned
+	default:
+		return fateDeferred
+	}
+}
+
+// end writes the last part, gives the claim up, and does what the chunk's fate asks for. nil = the message is done with.
+func (a *attempt) end(ctx context.Context) error {
+	part, err := a.writePart(ctx)
+	if err != nil {
+		return err
+	}
+	if err := a.reportGates(ctx); err != nil {
+		return err
+	}
+	if a.stop == stopHeld {
+		if err := a.pauseJob(ctx); err != nil {
+			return err
+		}
+	}
+	var f fate
+	wait := a.w.Jitter(backOff(a.w.opt.DeferFirst, a.c.Idle, a.w.opt.DeferMost))
+	if err := a.save(ctx, part, func(c *Chunk) { f = a.giveUp(c, wait) }); err != nil {
+		return err
+	}
+	if a.c.Owner != "" {
+		f = fateLost
+	}
+	id := a.c.ID
+	switch f {
+	case fateDone, fateReleased:
+		return nudge(ctx, a.w.Ports, id.Job, id.Split)
+	case fateParked:
+		return a.w.parked(ctx, a.d, a.c)
+	case fateDead:
+		return a.w.bury(ctx, a.d, a.c)
+	case fateReturned:
+		return a.w.giveBack(ctx, a.d)
+	case fateDeferred:
+		return a.w.putOff(ctx, a.d, a.c.NotBefore, "chunk "+id.String()+" has open items: "+a.why())
+	default:
+		return fmt.Errorf("run chunk %s: its claim was taken over", id)
+	}
+}
+
+// giveUp ends the claim in the record, and marks the record for its fate.
+func (a *attempt) giveUp(c *Chunk, wait time.Duration) fate {
+	f := a.fateOf(c)
+	c.Owner, c.Lease, c.Crashes = "", time.Time{}, 0
+	switch f {
+	case fateDead:
+		c.Dead, c.Buried = true, false
+		c.Burial++
+	case fateParked:
+		c.Waits = parkedByJob
+		if a.stop == stopPaused && a.stopGate != (GateID{}) {
+			c.Waits = a.stopGate.String()
+		}
+	case fateDeferred:
+		c.NotBefore = a.w.Now().Add(wait)
+		if c.Resolved.Count() == a.resolvedAtClaim {
+			c.Idle++
+		}
+	}
+	return f
+}
+
+// why is the commonest reason for open items, for the log.
+func (a *attempt) why() string {
+	if a.stopWhy != nil {
+		return a.stopWhy.Error()
+	}
+	b := burialOf(a.c)
+	return cmp.Or(b.Message, b.Code)
+}
+
+// reportGates tells each gate how the attempt went.
+func (a *attempt) reportGates(ctx context.Context) error {
+	for _, u := range a.touched {
+		why := u.why
+		if u.answered {
+			why = ""
+		}
+		if err := a.w.gates.report(context.WithoutCancel(ctx), u.Gate, u.answered, why); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// endPauses ends those pauses that this attempt probes as soon as it has an answer.
+func (a *attempt) endPauses(ctx context.Context) error {
+	for _, u := range a.touched {
+		if !u.answered {
+			continue
+		}
+		if u.pause() != nil {
+			if err := a.w.gates.report(ctx, u.Gate, true, ""); err != nil {
+				return err
+			}
+		}
+		if p := a.job.Pause; p != nil && p.Reason == PauseCredential {
+			return a.changePause(ctx, func(j *Job) bool {
+				resume := j.Pause != nil && j.Pause.Reason == PauseCredential
+				if resume {
+					j.Pause = nil
+				}
+				return resume
+			})
+		}
+	}
+	return nil
+}
+
+// pauseJob holds the job: its calls are refused, and nobody's are answered.
+func (a *attempt) pauseJob(ctx context.Context) error {
+	return a.changePause(ctx, func(j *Job) bool {
+		if j.Pause != nil || j.Stopped() {
+			return false
+		}
+		now := a.w.Now()
+		j.Pause = &Pause{Reason: PauseCredential, At: now, ProbeAt: now.Add(probeEvery),
+			Message: fmt.Sprintf("%s refuses every call: %s", a.stopGate, a.stopWhy.Error())}
+		return true
+	})
+}
+
+// changePause changes the job's pause, if change says that there is something to change.
+func (a *attempt) changePause(ctx context.Context, change func(j *Job) bool) error {
+	ctx = context.WithoutCancel(ctx)
+	err := untilSaved(func() error {
+		j, err := a.w.Ledger.Job(ctx, a.m.Job)
+		if err != nil || !change(&j) {
+			return err
+		}
+		return a.w.saveJob(ctx, &j)
+	})
+	if err != nil {
+		return fmt.Errorf("change the pause of job %s: %w", a.m.Job, err)
+	}
+	a.job, err = a.w.lookAgain(ctx, a.m.Job)
+	return err
+}

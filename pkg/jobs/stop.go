@@ -1,0 +1,81 @@
+package jobs
+
+import (
+	"context"
+	"fmt"
+)
+
+// CancelJob stops a job on demand: what is in flight is finished, what was answered is published. Cancelling one that was
+// stopped or has ended changes nothing. It returns the job as it then is.
+func CancelJob(ctx context.Context, p Ports, id JobID, reason string) (Job, error) {
+	if err := stopJobAs(ctx, &p, id, Stop{As: PhaseCancelled, Code: ItemCancelled, Reason: reason}); err != nil {
+		return Job{}, err
+	}
+	return p.Ledger.Job(ctx, id)
+}
+
+// ExpireJob stops a job whose window has passed, or that was given up.
+func ExpireJob(ctx context.Context, p Ports, id JobID, reason string) error {
+	return stopJobAs(ctx, &p, id, Stop{As: PhaseExpired, Code: ItemExpired, Reason: reason})
+}
+
+// stopJobAs writes a stop as a fact of the job, unless one is written already or the job has ended, and sends everybody to
+// look. A failed job ends at once, without files; it passes through finalizing within this one save.
+func stopJobAs(ctx context.Context, p *Ports, id JobID, stop Stop) error {
+	ctx = context.WithoutCancel(ctx)
+	var j Job
+	written := false
+	err := untilSaved(func() (err error) {
+		if j, err = p.Ledger.Job(ctx, id); err != nil {
+			return err
+		}
+		if j.Stop != nil || j.Phase.Ended() {
+			return nil
+		}
+		stop.At = p.Now()
+		j.Stop, j.Pause = &stop, nil
+		if j.Phase != PhaseFinalizing {
+			j.moveTo(PhaseFinalizing, stop.At)
+		}
+		if stop.As == PhaseFailed {
+			j.moveTo(PhaseFailed, stop.At)
+		}
+		written = true
+		return p.saveJob(ctx, &j)
+	})
+	if err != nil {
+		return fmt.Errorf("stop job %s: %w", id, err)
+	}
+	if !written || stop.As == PhaseFailed {
+		return nil
+	}
+	return advanceAll(ctx, p, &j, QueueAggregate)
+}
+
+// advanceAll sends everybody to look at the job and at each of its splits.
+func advanceAll(ctx context.Context, p *Ports, j *Job, q QueueName) error {
+	bodies := make([][]byte, 0, j.Splits()+1)
+	for n := WholeJob; n < j.Splits(); n++ {
+		bodies = append(bodies, encodeMessage(AdvanceMessage{SchemaVersion, j.ID, n}))
+	}
+	return send(ctx, p.Queue, q, bodies...)
+}
+
+// Resume ends the pause of a job, whoever set it, and sends what was parked.
+func Resume(ctx context.Context, p Ports, id JobID) error {
+	var j Job
+	err := untilSaved(func() (err error) {
+		if j, err = p.Ledger.Job(ctx, id); err != nil || j.Pause == nil {
+			return err
+		}
+		j.Pause = nil
+		return p.saveJob(ctx, &j)
+	})
+	if err == nil {
+		err = p.release(ctx, &j, func(*Split) bool { return true })
+	}
+	if err != nil {
+		return fmt.Errorf("resume job %s: %w", id, err)
+	}
+	return nil
+}

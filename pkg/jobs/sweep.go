@@ -1,0 +1,75 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+)
+
+// The sweep visits every open job once a minute. It is nothing but advance for whatever has not moved: it expires, lets
+// probes through, releases what was parked, sends missing messages again from the ledger, and closes what has long ended.
+
+// resendAfter is how long nothing moves before everything that is missing is sent again; it doubles with each time.
+const resendAfter = time.Hour
+
+func (a *Aggregate) sweep(ctx context.Context) error {
+	var failed []error
+	for j, err := range a.Ledger.Jobs(ctx, JobQuery{Open: true}) {
+		if err != nil {
+			return errors.Join(append(failed, fmt.Errorf("list the open jobs: %w", err))...)
+		}
+		if err := a.sweepJob(ctx, &j); err != nil && !errors.Is(err, ErrConflict) { // who was faster moved it
+			failed = append(failed, fmt.Errorf("sweep job %s: %w", j.ID, err))
+		}
+	}
+	return errors.Join(failed...)
+}
+
+func (a *Aggregate) sweepJob(ctx context.Context, j *Job) error {
+	now := a.Now()
+	switch {
+	case j.Phase.Ended():
+		if now.Sub(j.Entered[j.Phase]) < keepOpen {
+			return nil
+		}
+		return a.close(ctx, j)
+	case j.Stop == nil && !j.Deadline.IsZero() && !now.Before(j.Deadline):
+		return ExpireJob(ctx, a.Ports, j.ID, "its completion window ended at "+j.Deadline.UTC().Format(time.RFC3339))
+	case j.Stop != nil && now.Sub(j.MovedAt) >= time.Minute:
+		return advanceAll(ctx, &a.Ports, j, QueueAggregate)
+	}
+	if err := a.release(ctx, j, func(s *Split) bool { return s.Totals.Parked > 0 }); err != nil {
+		return err
+	}
+	wait := backOff(resendAfter, j.Resends, 24*time.Hour)
+	if since := laterOf(j.MovedAt, j.ResentAt); j.Pause == nil && now.Sub(since) >= wait {
+		if err := a.resend(ctx, j); err != nil {
+			return err
+		}
+		j.ResentAt, j.Resends = now, j.Resends+1
+		return a.saveJob(ctx, j)
+	}
+	return nudge(ctx, a.Ports, j.ID, WholeJob) // folds the job
+}
+
+// close takes a job that has ended for good out of the sweep, once its files are of the newest generation: it folds
+// everything once more, and if that finds news the job stays for another visit.
+func (a *Aggregate) close(ctx context.Context, j *Job) error {
+	if j.Phase != PhaseFailed && j.Checked != nil {
+		for n := range j.Splits() {
+			if err := a.advance(ctx, Message{}, &AdvanceMessage{SchemaVersion, j.ID, n}); err != nil {
+				return err
+			}
+		}
+		all, err := survey(j, a.Ledger.Splits(ctx, j.ID))
+		if err != nil {
+			return err
+		}
+		if !all.Ready || j.Outputs == nil || j.Outputs.Of != all.Fold {
+			return nudge(ctx, a.Ports, j.ID, WholeJob)
+		}
+	}
+	j.Closed = true
+	return a.saveJob(ctx, j)
+}
