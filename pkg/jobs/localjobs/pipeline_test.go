@@ -1,0 +1,46 @@
+package localjobs
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/jobstest"
+)
+
+func TestPipeline(t *testing.T) {
+	jobstest.RunPipeline(t, func(t *testing.T) jobstest.Rig {
+		local := openAt(t, t.TempDir(), Options{})
+		pump := &Pump{Queue: local.Queue, SweepEvery: time.Minute, OnFailure: func(m jobs.Message, err error) {
+			var off *jobs.Deferred
+			if !errors.As(err, &off) {
+				t.Errorf("%s: %v", m.Queue, err)
+			}
+		}}
+		return jobstest.Rig{
+			Ports: jobs.Ports{Ledger: local.Store, Registry: local.Store, Queue: local.Queue, Files: local.Files, Sole: true}.WithDefaults(),
+			Drive: func(ctx context.Context, stop <-chan struct{}, ingest, aggregate jobs.Handler, worker *jobs.Worker) {
+				err := pump.Run(ctx, stop,
+					Lane{Queue: jobs.QueueIngest, Handler: ingest, Concurrency: 2},
+					Lane{Queue: jobs.QueueWork, Handler: worker, Concurrency: 8, Ready: worker.Ready},
+					Lane{Queue: jobs.QueueAggregate, Handler: aggregate, Batch: 10},
+				)
+				if err != nil {
+					t.Errorf("pump: %v", err)
+				}
+			},
+			Dead: func(t *testing.T) [][]byte {
+				var bodies [][]byte
+				for d, err := range local.Queue.Dead(t.Context(), jobs.QueueWork) {
+					if err != nil {
+						t.Fatal(err)
+					}
+					bodies = append(bodies, d.Message.Body)
+				}
+				return bodies
+			},
+		}
+	})
+}
