@@ -1,0 +1,193 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
+)
+
+// runOptions are the flags of run, checked.
+type runOptions struct {
+	Input      string
+	Output     string
+	Errors     string
+	Data       string
+	Upstream   string
+	KeyEnv     string
+	OnInvalid  jobs.OnInvalid
+	ChunkItems int
+	SplitBytes int64 // 0 = by the size of the input
+
+	Concurrency int
+	Timeout     time.Duration
+	GiveUpAfter time.Duration
+
+	Restart bool
+	Retry   bool
+	JSON    bool
+}
+
+func newRun() *cobra.Command {
+	var o runOptions
+	var onInvalid string
+	cmd := &cobra.Command{
+		Use:   "run INPUT [flags]",
+		Short: "Turn a file of requests into a file of answers, on this machine",
+		Long: `Calls the upstream for each request of INPUT, a batch file (JSONL, one request a line), plain or gzip, or
+stdin for -. The answers stand in OUTPUT and the failed items in a file beside it, both in the order of INPUT.
+
+Progress is kept in DATA until the end. After Ctrl-C, a crash or a power cut the same command goes on from there, and
+asks for nothing again that was answered and recorded. Items that an upstream keeps failing while it answers others are
+given up; DATA is then kept, and the same command with --retry asks for just those again.`,
+		Example: `  fanout run examples/sentiment.jsonl -o answers.jsonl
+  fanout run requests.jsonl.gz --upstream http://127.0.0.1:8000/v1 --concurrency 200`,
+		Args: oneInput,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			o.Input, o.OnInvalid = args[0], jobs.OnInvalid(onInvalid)
+			if err := o.complete(cmd); err != nil {
+				return err
+			}
+			return run(cmd.Context(), o, streams{cmd.InOrStdin(), cmd.OutOrStdout(), cmd.ErrOrStderr()})
+		},
+	}
+	f := cmd.Flags()
+	f.StringVarP(&o.Output, "output", "o", "", "`FILE` for the answers (default INPUT with .output.jsonl)")
+	f.StringVar(&o.Errors, "errors", "", "`FILE` for the failed items (default OUTPUT with .errors.jsonl)")
+	f.StringVar(&o.Upstream, "upstream", "builtin", "builtin, or the `URL` of an OpenAI-compatible server")
+	f.StringVar(&o.KeyEnv, "upstream-key-env", "", "`NAME` of the environment variable that holds the upstream's key")
+	f.IntVar(&o.Concurrency, "concurrency", 64, "calls in flight at most; fewer while the upstream throttles")
+	f.IntVar(&o.ChunkItems, "chunk-items", 100, "items that are claimed and saved together")
+	f.StringVar(&onInvalid, "on-invalid", "skip", "`skip`|fail: what a line that breaks the rules does to the rest")
+	f.DurationVar(&o.Timeout, "timeout", 120*time.Second, "of one call")
+	f.DurationVar(&o.GiveUpAfter, "give-up-after", time.Hour, "how long to wait for an upstream that stopped answering")
+	f.StringVar(&o.Data, "data", "", "`DIR` for what is needed to go on after an interruption (default OUTPUT.fanout)")
+	f.BoolVar(&o.Restart, "restart", false, "forget an interrupted run and begin anew")
+	f.BoolVar(&o.Retry, "retry", false, "after a finished run: ask again for the items that were given up")
+	f.BoolVar(&o.JSON, "json", false, "print the summary as one JSON object on stdout")
+	f.Int64Var(&o.SplitBytes, "split-bytes", 0, "bytes of INPUT that are scanned and joined as a unit (default by its size)")
+	if err := f.MarkHidden("split-bytes"); err != nil { // for tests: a small input with several splits
+		panic(err)
+	}
+	return cmd
+}
+
+// complete fills in the defaults and refuses what cannot work, before anything is touched.
+func (o *runOptions) complete(cmd *cobra.Command) error {
+	switch {
+	case o.OnInvalid != jobs.InvalidSkips && o.OnInvalid != jobs.InvalidFails:
+		return usageError(cmd, "--on-invalid must be skip or fail, not %q", o.OnInvalid)
+	case o.Concurrency < 1 || o.Concurrency > 10_000:
+		return usageError(cmd, "--concurrency must be from 1 to 10000, not %d", o.Concurrency)
+	case o.ChunkItems < 1 || o.ChunkItems > jobs.MaxChunkLines:
+		return usageError(cmd, "--chunk-items must be from 1 to %d, not %d", jobs.MaxChunkLines, o.ChunkItems)
+	case o.Timeout <= 0:
+		return usageError(cmd, "--timeout must be above 0, not %s", o.Timeout)
+	case o.GiveUpAfter <= 0:
+		return usageError(cmd, "--give-up-after must be above 0, not %s", o.GiveUpAfter)
+	case o.SplitBytes < 0:
+		return usageError(cmd, "--split-bytes must not be below 0")
+	case o.Restart && o.Retry:
+		return usageError(cmd, "--restart and --retry do not go together: one forgets what the other needs")
+	case o.KeyEnv != "" && os.Getenv(o.KeyEnv) == "":
+		return usageError(cmd, "--upstream-key-env: the environment variable %s is not set", o.KeyEnv)
+	case o.Input == "-" && o.Output == "":
+		return usageError(cmd, "reading stdin needs --output: there is no file name to derive one from")
+	}
+	if o.Output == "" {
+		o.Output = stem(o.Input) + ".output.jsonl"
+	}
+	if o.Errors == "" {
+		o.Errors = stem(strings.TrimSuffix(o.Output, ".output.jsonl")) + ".errors.jsonl"
+	}
+	if o.Data == "" {
+		o.Data = o.Output + ".fanout"
+	}
+	return o.checkPlaces(cmd)
+}
+
+// stem is a name without what says how it is written.
+func stem(name string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".jsonl")
+}
+
+// checkPlaces refuses to write over the input, or two things into one place.
+func (o *runOptions) checkPlaces(cmd *cobra.Command) error {
+	places := []struct{ what, path string }{{"INPUT", o.Input}, {"--output", o.Output}, {"--errors", o.Errors}, {"--data", o.Data}}
+	for i, a := range places {
+		for _, b := range places[:i] {
+			if !(b.what == "INPUT" && b.path == "-") && sameFile(a.path, b.path) {
+				return usageError(cmd, "%s and %s are the same file: %s", b.what, a.what, a.path)
+			}
+		}
+	}
+	for _, p := range places[1:3] {
+		info, err := os.Stat(p.path)
+		if err == nil && info.IsDir() {
+			return usageError(cmd, "%s %s is a directory", p.what, p.path)
+		}
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return jobs.Errorf(jobs.CodeInvalid, "write %s: %w", p.path, err)
+		}
+	}
+	return nil
+}
+
+func sameFile(a, b string) bool {
+	if filepath.Clean(a) == filepath.Clean(b) {
+		return true
+	}
+	x, errX := os.Stat(a)
+	y, errY := os.Stat(b)
+	return errX == nil && errY == nil && os.SameFile(x, y)
+}
+
+// again is the command that goes on, as the user would type it.
+func (o *runOptions) again(flags ...string) string {
+	words := append([]string{"fanout run", quoteWord(o.Input), "-o", quoteWord(o.Output)}, flags...)
+	if o.Upstream != "builtin" {
+		words = append(words, "--upstream", quoteWord(o.Upstream))
+	}
+	return "the same command again" + map[bool]string{true: " with " + strings.Join(flags, " ")}[len(flags) > 0] + " (" + strings.Join(words, " ") + " …)"
+}
+
+func quoteWord(w string) string {
+	if strings.ContainsAny(w, " \t'\"$&|;<>()*?!\\") {
+		return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+	}
+	return w
+}
+
+// upstreamName is the name under which the upstream is known in messages and gates: its host, never a credential.
+func (o *runOptions) upstreamName() string {
+	u, err := url.Parse(o.Upstream)
+	if err != nil || u.Host == "" {
+		return o.Upstream
+	}
+	return u.Host
+}
+
+// unwritable says in a sentence why a place cannot be written.
+func unwritable(what, path string, err error) error {
+	if pe, ok := errors.AsType[*fs.PathError](err); ok {
+		err = pe.Err
+	}
+	return jobs.Errorf(jobs.CodeInternal, "write %s %s: %w", what, path, err).WithHint("choose a place that can be written with -o and --data")
+}
+
+// since rounds a time to what a person wants to read.
+func since(t time.Time) string {
+	d := time.Since(t)
+	if d < 10*time.Second {
+		return fmt.Sprintf("%.1f s", d.Seconds())
+	}
+	return d.Round(time.Second).String()
+}

@@ -1,0 +1,136 @@
+package cli
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
+)
+
+const (
+	firstAnswerWithin = 30 * time.Second // an upstream that answers nothing at all for so long ends the run
+	noticeAfter       = 15 * time.Second // … that stops answering is told after so long
+)
+
+// watchdog tells an upstream that never answers from one that went away later: the first ends the run, the second is
+// waited for, up to a time.
+type watchdog struct {
+	opt  runOptions
+	note func(line string)
+
+	timer   *time.Timer // fires when look is due
+	refused chan error  // the upstream refuses every call
+
+	mu       sync.Mutex
+	first    time.Time // when the first call started
+	early    int       // calls in flight that started within firstAnswerWithin of the first
+	answered int64
+	failed   int64
+	last     time.Time // of the last answer, or the first call
+	why      string    // the last failure since then; "" = none
+	told     bool      // that it is being waited for
+}
+
+func newWatchdog(o runOptions, note func(string)) *watchdog {
+	w := &watchdog{opt: o, note: note, timer: time.NewTimer(time.Hour), refused: make(chan error, 1)}
+	w.timer.Stop()
+	return w
+}
+
+func (w *watchdog) callStarted() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if w.first.IsZero() {
+		w.first, w.last = now, now
+		w.timer.Reset(firstAnswerWithin)
+	}
+	if now.Sub(w.first) < firstAnswerWithin {
+		w.early++
+	}
+}
+
+func (w *watchdog) callEnded(f *jobs.Fault, took time.Duration) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	if now.Add(-took).Sub(w.first) < firstAnswerWithin && w.early > 0 {
+		w.early--
+	}
+	if f == nil {
+		w.answered++
+		w.last, w.why = now, ""
+		if w.told {
+			w.told = false
+			w.note(fmt.Sprintf("%s answers again", w.opt.upstreamName()))
+		}
+		return
+	}
+	if f.Class() == jobs.ClassFailed { // the upstream spoke about the item: it is there
+		w.last = now
+		w.answered++
+		return
+	}
+	if f.Cause == jobs.CauseAborted {
+		return
+	}
+	w.failed++
+	if w.why == "" && w.answered > 0 {
+		w.timer.Reset(noticeAfter)
+	}
+	w.why = f.Error()
+	if w.answered == 0 && w.early == 0 && now.Sub(w.first) >= firstAnswerWithin {
+		w.timer.Reset(0)
+	}
+}
+
+// look is called when the timer fires. over is why the run is to be given up, with what it has; err ends it at once.
+func (w *watchdog) look() (over string, err error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	now := time.Now()
+	name := w.opt.upstreamName()
+	switch {
+	case w.answered == 0 && w.failed > 0 && w.early == 0 && now.Sub(w.first) >= firstAnswerWithin:
+		return "", jobs.Errorf(jobs.CodeUpstream, "%s has not answered one call within %s of the first: %s", name, firstAnswerWithin, w.why).
+			WithHint("whether it runs and takes calls there; then %s, to go on", w.opt.again())
+	case w.answered == 0 || w.why == "":
+		return "", nil
+	}
+	silent := now.Sub(w.last)
+	until := w.last.Add(w.opt.GiveUpAfter)
+	switch {
+	case silent >= w.opt.GiveUpAfter:
+		return fmt.Sprintf("%s has not answered for %s: %s", name, w.opt.GiveUpAfter, w.why), nil
+	case silent >= noticeAfter && !w.told:
+		w.told = true
+		w.note(fmt.Sprintf("waiting for %s, which has not answered since %s: %s; giving up at %s (--give-up-after %s)",
+			name, w.last.Format(time.TimeOnly), w.why, until.Format(time.TimeOnly), w.opt.GiveUpAfter))
+	}
+	next := until
+	if notice := w.last.Add(noticeAfter); !w.told && notice.Before(next) {
+		next = notice
+	}
+	w.timer.Reset(next.Sub(now))
+	return "", nil
+}
+
+// jobSaved sees a job that was paused because every call is refused. If nothing was ever answered, waiting mends nothing.
+func (w *watchdog) jobSaved(j jobs.Job) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if j.Pause == nil {
+		return
+	}
+	if j.Pause.Reason == jobs.PauseCredential && w.answered == 0 {
+		err := jobs.Errorf(jobs.CodeUpstream, "stopped: %s", j.Pause.Message).
+			WithHint("the address (--upstream) and the key (--upstream-key-env); then %s, to go on", w.opt.again())
+		select {
+		case w.refused <- err:
+		default: // it was told already
+		}
+		return
+	}
+	w.note("paused: " + j.Pause.Message + "; trying again every minute")
+}
