@@ -88,8 +88,10 @@ func (r *running) forget(ctx context.Context) error {
 	if err != nil && jobs.CodeOf(err) == jobs.CodeConflict {
 		return err
 	}
-	if err == nil {
-		err = local.Close()
+	if err == nil { // else it is damaged, which is a reason to forget it
+		if err := local.Close(); err != nil {
+			return err
+		}
 	}
 	if err := os.RemoveAll(r.opt.Data); err != nil {
 		return unwritable("--data", r.opt.Data, err)

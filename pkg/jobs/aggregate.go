@@ -26,7 +26,6 @@ type AggregateOptions struct {
 	PieceAge   time.Duration // … or after so much work, so that a step fits any function; 60 s
 }
 
-// clockSkew is how far apart the clocks of a queue and of a handler may be.
 const clockSkew = 2 * time.Second
 
 type splitKey struct {
@@ -82,7 +81,7 @@ func (a *Aggregate) Handle(ctx context.Context, messages []Message) []Failure {
 		case same < 0:
 			todo = append(todo, named{d, b})
 		case d.Sent.After(todo[same].d.Sent):
-			todo[same].d, d = d, todo[same].d // the later one asks for the newer facts
+			todo[same].d = d // the later one asks for the newer facts
 		}
 	}
 	slices.SortStableFunc(todo, func(x, y named) int { return cmp.Compare(x.b.rank(), y.b.rank()) })
@@ -128,7 +127,11 @@ func (a *Aggregate) visit(ctx context.Context, d Message, m *AdvanceMessage) err
 		return fmt.Errorf("read split %d of job %s: %w", m.Split, m.Job, err)
 	}
 	next := s.FoldedAt.Add(a.opt.FoldEvery)
-	if !s.Dispatched || s.Settled || !a.Now().Before(next) {
+	old := d.Sent.Add(a.skew()).Before(s.FoldedAt)
+	switch {
+	case s.Settled && s.compacted() && old:
+		return nil
+	case !s.Dispatched || s.Settled || !a.Now().Before(next):
 		return a.advance(ctx, d, m)
 	}
 	if j, err := a.Ledger.Job(ctx, m.Job); err == nil && j.Stop != nil {
@@ -140,13 +143,21 @@ func (a *Aggregate) visit(ctx context.Context, d Message, m *AdvanceMessage) err
 		return err
 	case whole:
 		return a.advance(ctx, d, m)
-	case d.Sent.Add(clockSkew).Before(s.FoldedAt):
+	case old:
 		return nil
 	}
 	if err := a.Queue.Defer(ctx, next, d); err != nil {
 		return fmt.Errorf("defer a message: %w", err)
 	}
 	return &Deferred{Until: next, Why: fmt.Sprintf("split %d of job %s was folded a moment ago", m.Split, m.Job)}
+}
+
+// skew is how far apart the clocks of the queue and of this process may be.
+func (a *Aggregate) skew() time.Duration {
+	if a.Sole {
+		return 0
+	}
+	return clockSkew
 }
 
 // maybeSettled walks on from where the split was last seen to be settled, so that over a job's life each chunk is looked

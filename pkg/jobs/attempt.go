@@ -41,7 +41,9 @@ type attempt struct {
 	spent   Bits
 	calls   map[int]int
 
-	seq      int // of the last part written
+	attempt  int
+	seq      int           // of the last part written
+	unsaved  []*partHeader // parts that are not in the record yet
 	outcomes []outcome
 	bytes    int
 	since    time.Time // when the oldest outcome arrived
@@ -49,6 +51,7 @@ type attempt struct {
 	held     []heldItem
 	touched  []*gateUse // gates used, in order of first use
 
+	now     time.Time // as of this round of the loop
 	wake    chan struct{}
 	mu      sync.Mutex
 	results []result
@@ -99,7 +102,7 @@ const (
 )
 
 func newAttempt(w *Worker, j *Job, d Message, m *ChunkMessage, c *Chunk, s *seat) *attempt {
-	a := &attempt{w: w, job: j, d: d, m: m, c: c, owner: c.Owner, seat: s, wake: make(chan struct{}, 1),
+	a := &attempt{w: w, job: j, d: d, m: m, c: c, owner: c.Owner, attempt: c.Attempt, seat: s, wake: make(chan struct{}, 1),
 		resolvedAtClaim: c.Resolved.Count(), accused: c.Accused, spent: c.Spent, calls: maps.Clone(c.Calls)}
 	if a.calls == nil {
 		a.calls = map[int]int{}
@@ -125,6 +128,7 @@ func (a *attempt) run(ctx context.Context) error {
 	}
 	defer a.leaveGate()
 	for {
+		a.now = a.w.Now()
 		a.takeResults()
 		if err := a.keepUp(ctx); err != nil {
 			a.abandon(ctx)
@@ -146,27 +150,32 @@ func (a *attempt) run(ctx context.Context) error {
 func (a *attempt) abandon(ctx context.Context) {
 	a.stop = stopLost
 	for a.inFlight > 0 {
+		a.now = a.w.Now()
 		a.wait(ctx)
 		a.takeResults()
 	}
 }
 
-// wait sleeps until a call ends, a turn comes, or something is due. All cases only wake: the loop then looks in an order
-// of its own.
+// wait sleeps until a call ends, a turn comes, or something falls due after this round began. All cases only wake: the
+// loop then looks in an order of its own.
 func (a *attempt) wait(ctx context.Context) {
-	due := a.renewAt
-	if len(a.later) > 0 && a.stop == stopNot {
-		due = earlierOf(due, a.later[0].at)
+	next := a.now.Add(lookAge)
+	consider := func(t time.Time) {
+		if t.After(a.now) { // what was due before waits for something else
+			next = earlierOf(next, t)
+		}
 	}
-	if !a.opensAt.IsZero() && a.stop == stopNot {
-		due = earlierOf(due, a.opensAt)
+	consider(a.renewAt)
+	if a.stop == stopNot {
+		consider(a.opensAt)
+		if len(a.later) > 0 {
+			consider(a.later[0].at)
+		}
 	}
 	if len(a.outcomes) > 0 {
-		due = earlierOf(due, a.since.Add(a.w.opt.CheckpointAge))
+		consider(a.since.Add(a.w.opt.CheckpointAge))
 	}
-	now := a.w.Now()
-	due = earlierOf(due, now.Add(lookAge))
-	timer := time.NewTimer(due.Sub(now))
+	timer := time.NewTimer(next.Sub(a.w.Now()))
 	defer timer.Stop()
 	drain, done := a.w.drain, ctx.Done()
 	if a.stop != stopNot {
@@ -182,39 +191,52 @@ func (a *attempt) wait(ctx context.Context) {
 
 // keepUp does what is due besides calling: a look at the job, a checkpoint, the lease.
 func (a *attempt) keepUp(ctx context.Context) error {
-	j, err := a.w.look(ctx, a.m.Job)
-	if err != nil && ctx.Err() == nil {
-		return err
-	}
-	switch {
-	case a.stop != stopNot:
-	case ctx.Err() != nil, a.w.draining():
-		a.stop = stopDrain
-	case j.Stopped():
-		a.stop = stopJob
-	case j.Pause != nil && !probes(j.Pause, a.m.ID()):
-		a.stop = stopPaused
-	}
-	if err == nil {
-		a.job = j
-	}
+	a.lookAtJob(ctx)
 	if err := a.endPauses(ctx); err != nil {
 		return err
 	}
-	now := a.w.Now()
-	due := len(a.outcomes) > 0 && (a.bytes >= a.w.opt.CheckpointBytes || a.isolated() || now.Sub(a.since) >= a.w.opt.CheckpointAge)
+	due := len(a.outcomes) > 0 && (a.bytes >= a.w.opt.CheckpointBytes || a.isolated() || a.now.Sub(a.since) >= a.w.opt.CheckpointAge)
 	switch _, bounded := ctx.Deadline(); {
 	case due:
-		return a.checkpoint(ctx)
-	case !bounded && !now.Before(a.renewAt) && a.stop != stopLost:
-		return a.save(ctx, nil, nil)
+		if err := a.checkpoint(ctx); err != nil { // they are tried again with the next ones, or at the end
+			a.w.Log.WarnContext(ctx, "checkpoint", "chunk", a.c.ID.String(), "error", err)
+			a.since = a.now
+		}
+		return nil
+	case !bounded && !a.now.Before(a.renewAt) && a.stop != stopLost:
+		return a.save(ctx, nil)
 	default:
 		return nil
 	}
 }
 
+// lookAtJob notices that the process drains, or that the job was stopped or paused. A look that fails is tried again: it
+// would be a pity to drop calls for it.
+func (a *attempt) lookAtJob(ctx context.Context) {
+	if a.stop != stopNot {
+		return
+	}
+	if ctx.Err() != nil || a.w.draining() {
+		a.stop = stopDrain
+		return
+	}
+	j, err := a.w.look(ctx, a.m.Job)
+	if err != nil {
+		a.w.Log.WarnContext(ctx, "look at the job", "job", a.m.Job, "error", err)
+		return
+	}
+	a.job = j
+	switch {
+	case j.Stopped():
+		a.stop = stopJob
+	case j.Pause != nil && !probes(j.Pause, a.m.ID()):
+		a.stop = stopPaused
+	}
+}
+
 // launch starts as many items as gates, pauses and the deadline allow.
 func (a *attempt) launch(ctx context.Context) error {
+	a.opensAt = time.Time{}
 	for a.stop == stopNot {
 		ordinal, ok := a.peek()
 		if !ok {
@@ -279,7 +301,7 @@ func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
 
 // peek is the item to be started next: a retry that is due, else the next fresh one.
 func (a *attempt) peek() (ordinal int, ok bool) {
-	if len(a.later) > 0 && !a.w.Now().Before(a.later[0].at) {
+	if len(a.later) > 0 && !a.now.Before(a.later[0].at) {
 		return a.later[0].ordinal, true
 	}
 	if len(a.fresh) > 0 {
@@ -289,7 +311,7 @@ func (a *attempt) peek() (ordinal int, ok bool) {
 }
 
 func (a *attempt) pop() {
-	if len(a.later) > 0 && !a.w.Now().Before(a.later[0].at) {
+	if len(a.later) > 0 && !a.now.Before(a.later[0].at) {
 		a.later = a.later[1:]
 		return
 	}
@@ -324,7 +346,7 @@ func (a *attempt) leaveGate() {
 // take records the item in hand before its call, so that a death of the process can be told from a death by this item.
 func (a *attempt) take(ctx context.Context, ordinal int) error {
 	a.inHand = &ordinal
-	return a.save(ctx, nil, nil)
+	return a.save(ctx, nil)
 }
 
 // readItems reads the chunk's lines and lists what is to be called. Lines that fail without a call are settled at once.
@@ -528,26 +550,26 @@ func (a *attempt) add(o outcome) {
 
 // checkpoint writes what there is as a part and saves it.
 func (a *attempt) checkpoint(ctx context.Context) error {
-	h, err := a.writePart(ctx)
-	if err != nil {
+	if err := a.writePart(ctx); err != nil {
 		return err
 	}
-	return a.save(ctx, h, nil)
+	return a.save(ctx, nil)
 }
 
-// writePart writes the outcomes that have no part yet; nil if there are none.
-func (a *attempt) writePart(ctx context.Context) (*partHeader, error) {
+// writePart writes the outcomes that have no part yet as one. The next save takes it into the record.
+func (a *attempt) writePart(ctx context.Context) error {
 	if len(a.outcomes) == 0 {
-		return nil, nil
+		return nil
 	}
 	slices.SortFunc(a.outcomes, func(x, y outcome) int { return cmp.Compare(x.Ordinal, y.Ordinal) })
-	a.seq++
-	h := &partHeader{V: SchemaVersion, Chunk: a.c.ID, Attempt: a.c.Attempt, Seq: a.seq, Outcomes: a.outcomes}
+	h := &partHeader{V: SchemaVersion, Chunk: a.c.ID, Attempt: a.attempt, Seq: a.seq + 1, Outcomes: a.outcomes}
 	if err := writePart(context.WithoutCancel(ctx), a.w.Files, h); err != nil {
-		return nil, fmt.Errorf("save chunk %s: %w", a.c.ID, err)
+		return fmt.Errorf("save chunk %s: %w", a.c.ID, err)
 	}
+	a.seq++
+	a.unsaved = append(a.unsaved, h)
 	a.outcomes, a.bytes = nil, 0
-	return h, nil
+	return nil
 }
 
 func earlierOf(a, b time.Time) time.Time {

@@ -1,14 +1,12 @@
 package jobs
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"slices"
 )
 
@@ -152,8 +150,8 @@ func (c *checker) keepEarliest(n int) {
 // writeDuplicates writes a split's duplicate lines by chunk, and returns how many there are. A line that has a violation
 // of its own is none: it has one already.
 func (c *checker) writeDuplicates(ctx context.Context, n int) (int, error) {
-	lost, any := c.losers[n]
-	if !any {
+	lost, some := c.losers[n]
+	if !some {
 		return 0, nil
 	}
 	cuts, err := readCuts(ctx, c.files, FileRef{Name: cutsName(c.job.ID, n)})
@@ -254,35 +252,4 @@ func Violations(ctx context.Context, files Files, j *Job) (kept []Violation, all
 		return nil, 0, fmt.Errorf("read the violations of job %s: %w", j.ID, err)
 	}
 	return s.Kept, s.Violations, nil
-}
-
-// writeObject writes a small object whole. That it is there already means that an earlier try at the same step wrote the
-// same bytes.
-func writeObject(ctx context.Context, files Files, name string, body []byte) error {
-	w, err := files.Create(ctx, name)
-	if err != nil {
-		return fmt.Errorf("create %s: %w", name, err)
-	}
-	defer w.Abort() //nolint:errcheck // after Commit it does nothing; before, the error that led here counts
-	if _, err := w.Write(body); err != nil {
-		return fmt.Errorf("write %s: %w", name, err)
-	}
-	if _, err := w.Commit(ctx); err != nil && !errors.Is(err, ErrExists) {
-		return fmt.Errorf("commit %s: %w", name, err)
-	}
-	return nil
-}
-
-// readObject reads a small object, or a range of one, whole.
-func readObject(ctx context.Context, files Files, ref FileRef, offset, length int64) ([]byte, error) {
-	r, err := files.Read(ctx, ref, offset, length)
-	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", ref.Name, err)
-	}
-	defer r.Close() //nolint:errcheck // only read from
-	var body bytes.Buffer
-	if _, err := io.Copy(&body, r); err != nil {
-		return nil, fmt.Errorf("read %s: %w", ref.Name, err)
-	}
-	return body.Bytes(), nil
 }

@@ -78,7 +78,7 @@ func (w *Worker) chunk(ctx context.Context, d Message, m *ChunkMessage, s *seat)
 	c, err := w.claim(ctx, d, m, s.alone)
 	if errors.Is(err, errAlone) {
 		s.leave()
-		if s, err = w.room.take(ctx, w.drain, m.Lines, m.Length, true); err != nil {
+		if s, err = w.room.take(ctx, w.drain, m.Lines, w.hold(m), true); err != nil {
 			return w.giveBack(ctx, d)
 		}
 		c, err = w.claim(ctx, d, m, true)

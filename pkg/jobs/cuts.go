@@ -1,12 +1,9 @@
 package jobs
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
-	"io"
 )
 
 // splitCuts is the object that the scan of a split leaves: everything that check and dispatch need of it. Equal scans
@@ -33,16 +30,8 @@ func saveCuts(ctx context.Context, files Files, name string, cuts splitCuts) (Fi
 	if err != nil {
 		return FileRef{}, fmt.Errorf("encode cuts %s: %w", name, err)
 	}
-	w, err := files.Create(ctx, name)
-	if err != nil {
-		return FileRef{}, fmt.Errorf("create cuts %s: %w", name, err)
-	}
-	defer w.Abort()
-	if _, err := w.Write(body); err != nil {
-		return FileRef{}, fmt.Errorf("write cuts %s: %w", name, err)
-	}
-	if _, err := w.Commit(ctx); err != nil && !errors.Is(err, ErrExists) {
-		return FileRef{}, fmt.Errorf("commit cuts %s: %w", name, err)
+	if err := writeObject(ctx, files, name, body); err != nil {
+		return FileRef{}, err
 	}
 	return FileRef{Name: name}, nil
 }
@@ -50,25 +39,20 @@ func saveCuts(ctx context.Context, files Files, name string, cuts splitCuts) (Fi
 // readCuts reads the cuts of a split. What a newer fanout wrote is ErrNewer.
 func readCuts(ctx context.Context, files Files, ref FileRef) (splitCuts, error) {
 	var cuts splitCuts
-	r, err := files.Read(ctx, ref, 0, -1)
+	body, err := readObject(ctx, files, ref, 0, -1)
 	if err != nil {
-		return cuts, fmt.Errorf("open cuts %s: %w", ref.Name, err)
-	}
-	defer r.Close()
-	var body bytes.Buffer
-	if _, err := io.Copy(&body, r); err != nil {
-		return cuts, fmt.Errorf("read cuts %s: %w", ref.Name, err)
+		return cuts, err
 	}
 	var head struct {
 		V int `json:"v"`
 	}
-	if err := json.Unmarshal(body.Bytes(), &head); err != nil {
+	if err := json.Unmarshal(body, &head); err != nil {
 		return cuts, fmt.Errorf("decode cuts %s: %w", ref.Name, err)
 	}
 	if head.V > SchemaVersion {
 		return cuts, fmt.Errorf("decode cuts %s of version %d: %w", ref.Name, head.V, ErrNewer)
 	}
-	if err := json.Unmarshal(body.Bytes(), &cuts); err != nil {
+	if err := json.Unmarshal(body, &cuts); err != nil {
 		return cuts, fmt.Errorf("decode cuts %s: %w", ref.Name, err)
 	}
 	return cuts, nil

@@ -140,7 +140,7 @@ func (in *Ingest) dispatch(ctx context.Context, j *Job, s *Split) error {
 	if err := in.Ledger.SaveSplit(ctx, s); err != nil {
 		return fmt.Errorf("save it: %w", err)
 	}
-	return nudge(ctx, in.Ports, j.ID, s.N) // one without chunks is settled already
+	return nil // the next step is aggregate's, which is told of it: a split without chunks is settled already
 }
 
 // messagesOf makes the messages of a split's chunks, by offset.

@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"iter"
@@ -204,9 +205,9 @@ func FirstEndpoint(r io.Reader, lineLimit int64) (string, error) {
 		offset := lines.offset
 		raw, err := lines.next()
 		switch {
-		case err == io.EOF && first == nil:
+		case errors.Is(err, io.EOF) && first == nil:
 			return "", Errorf(CodeInvalid, "find the endpoint: the input has no requests")
-		case err == io.EOF:
+		case errors.Is(err, io.EOF):
 			return "", Errorf(CodeInvalid, "find the endpoint: no line of the input is a valid request; line %d: %s", first.Line, first.Message)
 		case err != nil:
 			return "", fmt.Errorf("find the endpoint: read line %d of the input: %w", n, err)

@@ -72,7 +72,7 @@ func (f *memFiles) Concat(ctx context.Context, name string, parts []FileRef) (Fi
 		if !ok {
 			return FileInfo{}, ErrNotFound
 		}
-		w.Write(data)
+		_, _ = w.Write(data) // a buffer takes all
 	}
 	return w.Commit(ctx)
 }

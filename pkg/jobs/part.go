@@ -97,7 +97,7 @@ func writePart(ctx context.Context, files Files, h *partHeader) error {
 	if err != nil {
 		return fmt.Errorf("write part %s: %w", name, err)
 	}
-	defer w.Abort() //nolint:errcheck // after Commit it does nothing; before, the error that led here counts
+	defer w.Abort()
 	head, err := json.Marshal(h)
 	if err != nil {
 		return fmt.Errorf("write part %s: %w", name, err)

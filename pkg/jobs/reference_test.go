@@ -61,7 +61,7 @@ func (l *refLine) judge(endpoint string) {
 	body := fields["body"]
 	if !broken && len(body) > 0 && body[0] == '{' {
 		d := json.NewDecoder(bytes.NewReader(body))
-		d.Token()
+		_, _ = d.Token() // its brace; what is wrong shows below
 		for d.More() {
 			name, value := refMember(d)
 			stream = stream || name == "stream" && string(value) == "true"
@@ -88,7 +88,7 @@ func (l *refLine) judge(endpoint string) {
 	case !modelOK || modelName == "" || refChars(modelName) > maxModelChars:
 		l.code, l.param = ViolationRequest, "body.model"
 	default:
-		json.Unmarshal(model, &l.model)
+		_ = json.Unmarshal(model, &l.model) // it is a string: it was read as one above
 	}
 }
 
@@ -124,7 +124,7 @@ func refMembers(content []byte) (fields map[string]json.RawMessage, whole bool) 
 func refMember(d *json.Decoder) (string, json.RawMessage) {
 	name, _ := d.Token()
 	var value json.RawMessage
-	d.Decode(&value)
+	_ = d.Decode(&value) // the object was decoded whole before
 	s, _ := name.(string)
 	return s, value
 }

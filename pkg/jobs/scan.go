@@ -3,6 +3,7 @@ package jobs
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -108,7 +109,7 @@ func (w *splitWalk) walk(ctx context.Context, n int) error {
 	for lines.offset < until {
 		offset := lines.offset
 		line, err := lines.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -50,7 +50,7 @@ var benchCases = []struct {
 func benchScan(tb testing.TB, files *memFiles, size int) {
 	s := scanner{files: files, input: FileRef{Name: "in"}, bytes: int64(size), endpoint: "/v1/chat/completions",
 		cut: DefaultCut(int64(size)), ids: func(e []idEntry) error {
-			files.Delete(context.Background(), "ids")
+			_ = files.Delete(context.Background(), "ids") // in memory
 			return saveIDs(context.Background(), files, "ids", e)
 		}}
 	found, err := s.scan(context.Background(), 0)

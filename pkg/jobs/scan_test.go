@@ -278,7 +278,7 @@ func TestLineReaderKeepsLongLinesToItsBound(t *testing.T) {
 	var got []string
 	for {
 		line, err := l.next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			break
 		}
 		if err != nil {

@@ -10,33 +10,30 @@ import (
 	"time"
 )
 
-// save merges what this attempt knows into the record: a part, if there is one, the evidence, the lease; change may do
-// more, and must be repeatable. Whoever loses the compare-and-swap reads again and merges again, lease or no lease; who
+// save merges what this attempt knows into the record: parts that are not in it yet, the evidence, the lease; change may
+// do more, and must be repeatable. Whoever loses the compare-and-swap reads again and merges again, lease or no lease; who
 // does not hold the lease only turns bits on (rule 1).
-func (a *attempt) save(ctx context.Context, part *partHeader, change func(c *Chunk)) error {
+func (a *attempt) save(ctx context.Context, change func(c *Chunk)) error {
 	ctx = context.WithoutCancel(ctx)
 	err := untilSaved(func() error {
 		c := *a.c
-		if part != nil {
+		for _, part := range a.unsaved {
 			c.merge(part, a.w.Now())
 		}
 		if c.Owner == a.owner {
-			a.updateHeld(&c, ctx)
+			a.updateHeld(ctx, &c)
 			if change != nil {
 				change(&c)
 			}
-		} else {
-			a.stop = stopLost
-			if part == nil {
-				return nil
-			}
+		} else if a.stop = stopLost; len(a.unsaved) == 0 {
+			return nil
 		}
 		err := a.w.Ledger.SaveChunk(ctx, &c)
 		if errors.Is(err, ErrConflict) {
 			return errors.Join(err, a.w.readChunk(ctx, c.ID, a.c))
 		}
 		if err == nil {
-			a.c = &c
+			a.c, a.unsaved = &c, nil
 		}
 		return err
 	})
@@ -48,7 +45,7 @@ func (a *attempt) save(ctx context.Context, part *partHeader, change func(c *Chu
 }
 
 // updateHeld writes what only the holder of the lease may.
-func (a *attempt) updateHeld(c *Chunk, ctx context.Context) {
+func (a *attempt) updateHeld(ctx context.Context, c *Chunk) {
 	open := c.Open()
 	c.Lease = a.w.leaseEnd(ctx)
 	c.Accused, c.Spent = a.accused.And(open), a.spent.And(open)
@@ -174,11 +171,27 @@ func (a *attempt) adopt(ctx context.Context) error {
 		if header.Attempt == a.c.Attempt {
 			continue
 		}
-		if err := a.save(ctx, &header, nil); err != nil {
+		before := a.c.Totals
+		a.unsaved = append(a.unsaved, &header)
+		if err := a.save(ctx, nil); err != nil {
 			return err
 		}
+		a.announce(before)
 	}
 	return nil
+}
+
+// announce tells who watches of outcomes that were adopted.
+func (a *attempt) announce(before Totals) {
+	if a.w.Watch.Outcome == nil {
+		return
+	}
+	for range a.c.Totals.Answered - before.Answered {
+		a.w.Watch.Outcome(a.m.Job, true)
+	}
+	for range a.c.Totals.Failed - before.Failed {
+		a.w.Watch.Outcome(a.m.Job, false)
+	}
 }
 
 // fate is what becomes of a chunk at the end of an attempt.
@@ -218,8 +231,7 @@ func (a *attempt) fateOf(c *Chunk) fate {
 
 // end writes the last part, gives the claim up, and does what the chunk's fate asks for. nil = the message is done with.
 func (a *attempt) end(ctx context.Context) error {
-	part, err := a.writePart(ctx)
-	if err != nil {
+	if err := a.writePart(ctx); err != nil {
 		return err
 	}
 	if err := a.reportGates(ctx); err != nil {
@@ -232,7 +244,7 @@ func (a *attempt) end(ctx context.Context) error {
 	}
 	var f fate
 	wait := a.w.Jitter(backOff(a.w.opt.DeferFirst, a.c.Idle, a.w.opt.DeferMost))
-	if err := a.save(ctx, part, func(c *Chunk) { f = a.giveUp(c, wait) }); err != nil {
+	if err := a.save(ctx, func(c *Chunk) { f = a.giveUp(c, wait) }); err != nil {
 		return err
 	}
 	if a.c.Owner != "" {

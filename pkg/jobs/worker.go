@@ -106,7 +106,7 @@ func (w *Worker) Handle(ctx context.Context, messages []Message) []Failure {
 			continue
 		}
 		m := body.Chunk
-		s, err := w.room.take(ctx, w.drain, m.Lines, m.Length, false)
+		s, err := w.room.take(ctx, w.drain, m.Lines, w.hold(m), false)
 		if err != nil || w.draining() {
 			s.leave()
 			errs[i] = w.giveBack(ctx, d)
@@ -130,6 +130,9 @@ func (w *Worker) Handle(ctx context.Context, messages []Message) []Failure {
 	}
 	return failures
 }
+
+// hold is how many bytes of input a chunk holds: of a line over the limit only the beginning is ever read.
+func (w *Worker) hold(m *ChunkMessage) int64 { return min(m.Length, w.opt.HeldBytes) }
 
 // giveBack shows the message to others at once.
 func (w *Worker) giveBack(ctx context.Context, d Message) error {

@@ -105,7 +105,10 @@ func listIsByNameAndPrefix(t *testing.T, f jobs.Files) {
 			t.Errorf("listed %+v, stat says %+v (error: %v)", info, stat, err)
 		}
 	}
-	for range f.List(t.Context(), "") {
+	for _, err := range f.List(t.Context(), "") {
+		if err != nil {
+			t.Errorf("list: %v", err)
+		}
 		break // a caller may have seen enough
 	}
 }

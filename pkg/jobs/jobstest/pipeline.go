@@ -186,7 +186,7 @@ func (p *pipeline) lines(f *jobs.FileInfo) []outputLine {
 	}
 	r, err := p.rig.Ports.Files.Read(p.t.Context(), f.FileRef, 0, -1)
 	must(p.t, err)
-	defer r.Close() //nolint:errcheck // only read from
+	defer r.Close()
 	body, err := io.ReadAll(r)
 	must(p.t, err)
 	var lines []outputLine

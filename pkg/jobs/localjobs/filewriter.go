@@ -219,7 +219,7 @@ func (w *fileWriter) append(ctx context.Context, part jobs.FileRef) error {
 	if err != nil {
 		return fmt.Errorf("append %s: %w", part.Name, err)
 	}
-	defer from.Close() //nolint:errcheck // it was only read
+	defer from.Close()
 	if _, err := io.Copy(w.temp, from); err != nil {
 		return fmt.Errorf("append %s: %w", part.Name, err)
 	}
@@ -238,7 +238,7 @@ func (f *Files) alias(ctx context.Context, name string, part jobs.FileRef) (jobs
 	if err != nil {
 		return jobs.FileInfo{}, fmt.Errorf("append %s: %w", part.Name, err)
 	}
-	defer from.Close() //nolint:errcheck // it was only read
+	defer from.Close()
 	err = f.publish(name, func(place string) error {
 		if err := os.Link(from.Name(), place); err != nil {
 			return fmt.Errorf("%w: %w", errNoAlias, err)
@@ -255,6 +255,6 @@ func syncDir(dir string) error {
 	if err != nil {
 		return err
 	}
-	defer d.Close() //nolint:errcheck // it was only read
+	defer d.Close()
 	return d.Sync()
 }

@@ -161,7 +161,7 @@ func (p *Pump) next(receiving context.Context, lane Lane, n int) ([]jobs.Message
 		messages, err := p.await(receiving, lane, n)
 		switch {
 		case receiving.Err() != nil:
-			return messages, nil
+			return messages, nil //nolint:nilerr // that receiving ends is no error
 		case err == nil, errors.Is(err, errClosed):
 			return messages, err
 		}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"iter"
 	"slices"
@@ -364,7 +365,7 @@ func (q *Queue) nextVisible(ctx context.Context, name jobs.QueueName) (time.Dura
 	switch {
 	case err == nil:
 		return fromNanos(at).Sub(q.now()), true, nil
-	case absent(err) == jobs.ErrNotFound:
+	case errors.Is(absent(err), jobs.ErrNotFound):
 		return 0, false, nil
 	default:
 		return 0, false, fmt.Errorf("look for the next message of queue %s: %w", name, sentence(err))

@@ -270,7 +270,7 @@ func collect[R any](ctx context.Context, stmt *sql.Stmt, scan func(*sql.Rows) (R
 	if err != nil {
 		return nil, sentence(err)
 	}
-	defer rows.Close() //nolint:errcheck // Err says what was wrong
+	defer rows.Close()
 	for rows.Next() {
 		r, err := scan(rows)
 		if err != nil {
