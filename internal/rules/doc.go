@@ -1,0 +1,2 @@
+// Package rules holds the rules of the house as tests: which package may know which.
+package rules
