@@ -99,6 +99,7 @@ const (
 	stopPaused  stopReason = "paused"  // the job or a gate is
 	stopHeld    stopReason = "held"    // credential or address, and nothing was answered
 	stopLost    stopReason = "lost"    // another worker has the claim
+	stopBroken  stopReason = "broken"  // a port failed
 )
 
 func newAttempt(w *Worker, j *Job, d Message, m *ChunkMessage, c *Chunk, s *seat) *attempt {
@@ -121,38 +122,34 @@ func (a *attempt) rouse() {
 
 func (a *attempt) isolated() bool { return a.seat.alone }
 
-// run calls every open item that is not spent, and returns when none is in flight and none is to be started.
-func (a *attempt) run(ctx context.Context) error {
+// run calls every open item that is not spent, and returns when none is in flight and none is to be started. After an error
+// it starts no more; what was answered is there to be saved.
+func (a *attempt) run(ctx context.Context) (err error) {
 	if err := a.readItems(ctx); err != nil {
+		a.stop = stopBroken
 		return err
 	}
 	defer a.leaveGate()
 	for {
 		a.now = a.w.Now()
 		a.takeResults()
-		if err := a.keepUp(ctx); err != nil {
-			a.abandon(ctx)
-			return err
+		if err == nil {
+			err = a.keepUp(ctx)
 		}
-		if err := a.launch(ctx); err != nil {
-			a.abandon(ctx)
-			return err
+		if err == nil {
+			err = a.launch(ctx)
+		}
+		if err != nil && a.stop == stopNot {
+			a.stop = stopBroken
+		}
+		if a.stop != stopNot {
+			a.leaveGate()
 		}
 		if a.inFlight == 0 && (a.stop != stopNot || len(a.fresh)+len(a.later) == 0) {
 			a.judgeHeld()
-			return nil
+			return err
 		}
 		a.wait(ctx)
-	}
-}
-
-// abandon waits for the calls in flight; what they brought is lost with the claim, which ends by itself.
-func (a *attempt) abandon(ctx context.Context) {
-	a.stop = stopLost
-	for a.inFlight > 0 {
-		a.now = a.w.Now()
-		a.wait(ctx)
-		a.takeResults()
 	}
 }
 
@@ -234,121 +231,6 @@ func (a *attempt) lookAtJob(ctx context.Context) {
 	}
 }
 
-// launch starts as many items as gates, pauses and the deadline allow.
-func (a *attempt) launch(ctx context.Context) error {
-	a.opensAt = time.Time{}
-	for a.stop == stopNot {
-		ordinal, ok := a.peek()
-		if !ok {
-			return nil
-		}
-		it := &a.items[ordinal]
-		if it.gate == nil {
-			use, err := a.use(ctx, it.line.Model)
-			if err != nil {
-				return err
-			}
-			it.gate, it.mark = use, use.mark
-		}
-		if !a.mayStart(ctx, it.gate) {
-			return nil
-		}
-		if a.gate != it.gate.Gate {
-			a.leaveGate()
-			a.gate = it.gate.Gate
-		}
-		ok, a.opensAt = it.gate.enter(&a.turn, a.w.Now())
-		if !ok {
-			return nil
-		}
-		if a.isolated() {
-			if err := a.take(ctx, ordinal); err != nil {
-				it.gate.giveBack()
-				return err
-			}
-		}
-		a.pop()
-		a.start(ctx, ordinal)
-	}
-	return nil
-}
-
-// mayStart tells whether another item may start at the gate now; it may find that none may any more.
-func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
-	if deadline, ok := ctx.Deadline(); ok && a.w.Now().Add(a.w.opt.CallTimeout+saveMargin).After(deadline) {
-		a.stop = stopDrain
-		return false
-	}
-	if a.isolated() && a.inFlight > 0 {
-		return false
-	}
-	p := g.pause()
-	if p != nil && !probes(p, a.m.ID()) {
-		a.stop, a.stopGate = stopPaused, g.ID
-		return false
-	}
-	if (p != nil || a.job.Pause != nil) && a.inFlight > 0 {
-		return false // a probe goes one by one, until an answer ends the pause
-	}
-	if a.settleHeld(); len(a.held) > 0 { // wait for what is in flight: perhaps another is answered
-		if a.inFlight == 0 {
-			a.judgeHeld()
-		}
-		return false
-	}
-	return true
-}
-
-// peek is the item to be started next: a retry that is due, else the next fresh one.
-func (a *attempt) peek() (ordinal int, ok bool) {
-	if len(a.later) > 0 && !a.now.Before(a.later[0].at) {
-		return a.later[0].ordinal, true
-	}
-	if len(a.fresh) > 0 {
-		return a.fresh[0], true
-	}
-	return 0, false
-}
-
-func (a *attempt) pop() {
-	if len(a.later) > 0 && !a.now.Before(a.later[0].at) {
-		a.later = a.later[1:]
-		return
-	}
-	a.fresh = a.fresh[1:]
-}
-
-// use is the gate of a model, as this attempt uses it.
-func (a *attempt) use(ctx context.Context, model string) (*gateUse, error) {
-	name, upstream := a.w.opt.Route(model)
-	id := GateID{name, model}
-	g, err := a.w.gates.at(ctx, id)
-	if err != nil {
-		return nil, err
-	}
-	for _, u := range a.touched {
-		if u.Gate == g {
-			return u, nil
-		}
-	}
-	u := &gateUse{Gate: g, upstream: upstream, mark: g.mark()}
-	a.touched = append(a.touched, u)
-	return u, nil
-}
-
-func (a *attempt) leaveGate() {
-	if a.gate != nil {
-		a.gate.quit(&a.turn)
-		a.gate = nil
-	}
-}
-
-// take records the item in hand before its call, so that a death of the process can be told from a death by this item.
-func (a *attempt) take(ctx context.Context, ordinal int) error {
-	a.inHand = &ordinal
-	return a.save(ctx, nil)
-}
-
 // readItems reads the chunk's lines and lists what is to be called. Lines that fail without a call are settled at once.
 func (a *attempt) readItems(ctx context.Context) error {
 	data, err := readChunkBytes(ctx, a.w.Files, a.job, a.m)
@@ -405,147 +287,6 @@ func (a *attempt) orderIsolated() {
 	if len(felled) > 0 && len(others) > 0 {
 		a.fresh = slices.Concat(others[:1], felled, others[1:])
 	}
-}
-
-// start calls an item.
-func (a *attempt) start(ctx context.Context, ordinal int) {
-	it := &a.items[ordinal]
-	a.inFlight++
-	r := Request{URL: a.job.Endpoint, Model: it.line.Model, Body: it.line.Body,
-		IdempotencyKey: idempotencyKey(a.m.Job, it.offset, a.c.Burial)}
-	call := call{ordinal: ordinal, request: r, use: it.gate, mark: it.mark, failures: it.retries,
-		id: lineID(a.m.Job, it.offset), customID: it.line.CustomID}
-	go func() { // joined by the loop, which waits until inFlight is 0
-		res := a.w.do(ctx, &call)
-		a.mu.Lock()
-		a.results = append(a.results, res)
-		a.mu.Unlock()
-		a.rouse()
-	}()
-}
-
-// takeResults applies what calls brought, in the order in which they ended.
-func (a *attempt) takeResults() {
-	a.mu.Lock()
-	results := a.results
-	a.results = nil
-	a.mu.Unlock()
-	for _, r := range results {
-		a.inFlight--
-		a.inHand = nil
-		if r.fault == nil {
-			a.items[r.ordinal].gate.answered = true
-			a.settle(r.outcome)
-			continue
-		}
-		a.judge(r)
-	}
-	if len(results) > 0 {
-		a.seat.shrink(a.inFlight + len(a.later) + len(a.fresh))
-	}
-}
-
-// judge applies the verdict on a failed call.
-func (a *attempt) judge(r result) {
-	it := &a.items[r.ordinal]
-	f := r.fault
-	v := Judge(f, r.evidence, Tally{
-		FailedBefore: it.failed, Accused: a.accused.Has(r.ordinal), Calls: a.calls[r.ordinal], Attempt: a.c.Attempt,
-		Retries: it.retries, Room: a.w.opt.Patience - it.waited, MaxCalls: cmp.Or(a.job.MaxCalls, DefaultMaxCalls),
-	})
-	if f.Class() != ClassAborted {
-		it.fault, it.mark, it.failed = f, r.mark, true
-		it.gate.why = f.Error()
-	}
-	a.charge(r.ordinal, v)
-	switch v.Action {
-	case ActSettle:
-		a.settleFault(r.ordinal)
-	case ActHold:
-		a.held = append(a.held, heldItem{r.ordinal, r.mark})
-	case ActRetry:
-		wait := a.w.Jitter(v.Wait)
-		it.retries++
-		it.waited += wait
-		next := retry{a.w.Now().Add(wait), r.ordinal}
-		i, _ := slices.BinarySearchFunc(a.later, next, func(x, y retry) int {
-			return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.ordinal, y.ordinal))
-		})
-		a.later = slices.Insert(a.later, i, next)
-	case ActDeferAll:
-		if a.stop == stopNot {
-			a.stop, a.stopWhy = stopWeather, f
-		}
-	}
-	if v.Spent {
-		a.add(outcome{Ordinal: r.ordinal, Kind: outSample, line: a.faultLine(r.ordinal)})
-	}
-}
-
-// charge notes what a verdict counts against an item. It is saved with the next part, or at the end.
-func (a *attempt) charge(ordinal int, v Verdict) {
-	if v.Accused {
-		a.accused = a.accused.Or(BitsOf(ordinal))
-	}
-	if v.Counted {
-		a.calls[ordinal]++
-	}
-	if v.Spent {
-		a.spent = a.spent.Or(BitsOf(ordinal))
-	}
-}
-
-// settleHeld makes outcomes of held items once others were answered after them.
-func (a *attempt) settleHeld() {
-	a.held = slices.DeleteFunc(a.held, func(h heldItem) bool {
-		if !a.items[h.ordinal].gate.answeredSince(h.mark) {
-			return false
-		}
-		a.settleFault(h.ordinal)
-		return true
-	})
-}
-
-// judgeHeld stops the attempt if there are still held items when nothing is in flight: all are refused.
-func (a *attempt) judgeHeld() {
-	if a.settleHeld(); len(a.held) > 0 && (a.stop == stopNot || a.stop == stopWeather) {
-		it := a.items[a.held[0].ordinal]
-		a.stop, a.stopGate, a.stopWhy = stopHeld, it.gate.ID, it.fault
-	}
-}
-
-func (a *attempt) faultLine(ordinal int) []byte {
-	it := &a.items[ordinal]
-	return append(appendFault(nil, lineID(a.m.Job, it.offset), it.line.CustomID, it.fault), '\n')
-}
-
-// settleFault makes the item's last fault its outcome.
-func (a *attempt) settleFault(ordinal int) {
-	f := a.items[ordinal].fault
-	a.settle(outcome{Ordinal: ordinal, Kind: outError, Code: f.Code, Status: f.Status, Message: normalise(f.Message), line: a.faultLine(ordinal)})
-}
-
-// settleError makes an error without an HTTP answer the item's outcome.
-func (a *attempt) settleError(ordinal int, code, message string) {
-	it := &a.items[ordinal]
-	line := append(appendError(nil, lineID(a.m.Job, it.offset), it.line.CustomID, code, message), '\n')
-	a.settle(outcome{Ordinal: ordinal, Kind: outError, Code: code, Message: normalise(message), line: line})
-}
-
-func (a *attempt) settle(o outcome) {
-	a.add(o)
-	if a.w.Watch.Outcome != nil {
-		a.w.Watch.Outcome(a.m.Job, o.Kind == outAnswer)
-	}
-}
-
-func (a *attempt) add(o outcome) {
-	if len(a.outcomes) == 0 {
-		a.since = a.w.Now()
-	}
-	o.Bytes = len(o.line)
-	a.bytes += o.Bytes
-	a.outcomes = append(a.outcomes, o)
 }
 
 // checkpoint writes what there is as a part and saves it.

@@ -98,10 +98,12 @@ func (w *Worker) chunk(ctx context.Context, d Message, m *ChunkMessage, s *seat)
 	if err := a.adopt(ctx); err != nil {
 		return err
 	}
-	if err := a.run(ctx); err != nil {
-		return err
+	broken := a.run(ctx)
+	err = a.end(ctx)
+	if broken != nil {
+		return broken
 	}
-	return a.end(ctx)
+	return err
 }
 
 var errAlone = errors.New("the chunk is to run alone")

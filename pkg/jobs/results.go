@@ -1,0 +1,130 @@
+package jobs
+
+import (
+	"cmp"
+	"slices"
+)
+
+// takeResults applies what calls brought, in the order in which they ended.
+func (a *attempt) takeResults() {
+	a.mu.Lock()
+	results := a.results
+	a.results = nil
+	a.mu.Unlock()
+	for _, r := range results {
+		a.inFlight--
+		a.inHand = nil
+		if r.fault == nil {
+			a.items[r.ordinal].gate.answered = true
+			a.settle(r.outcome)
+			continue
+		}
+		a.judge(r)
+	}
+	if len(results) > 0 {
+		a.seat.shrink(a.inFlight + len(a.later) + len(a.fresh))
+	}
+}
+
+// judge applies the verdict on a failed call.
+func (a *attempt) judge(r result) {
+	it := &a.items[r.ordinal]
+	f := r.fault
+	v := Judge(f, r.evidence, Tally{
+		FailedBefore: it.failed, Accused: a.accused.Has(r.ordinal), Calls: a.calls[r.ordinal], Attempt: a.c.Attempt,
+		Retries: it.retries, Room: a.w.opt.Patience - it.waited, MaxCalls: cmp.Or(a.job.MaxCalls, DefaultMaxCalls),
+	})
+	if f.Class() != ClassAborted {
+		it.fault, it.mark, it.failed = f, r.mark, true
+		it.gate.why = f.Error()
+	}
+	a.charge(r.ordinal, v)
+	switch v.Action {
+	case ActSettle:
+		a.settleFault(r.ordinal)
+	case ActHold:
+		a.held = append(a.held, heldItem{r.ordinal, r.mark})
+	case ActRetry:
+		wait := a.w.Jitter(v.Wait)
+		it.retries++
+		it.waited += wait
+		next := retry{a.w.Now().Add(wait), r.ordinal}
+		i, _ := slices.BinarySearchFunc(a.later, next, func(x, y retry) int {
+			return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.ordinal, y.ordinal))
+		})
+		a.later = slices.Insert(a.later, i, next)
+	case ActDeferAll:
+		if a.stop == stopNot {
+			a.stop, a.stopWhy = stopWeather, f
+		}
+	}
+	if v.Spent {
+		a.add(outcome{Ordinal: r.ordinal, Kind: outSample, line: a.faultLine(r.ordinal)})
+	}
+}
+
+// charge notes what a verdict counts against an item. It is saved with the next part, or at the end.
+func (a *attempt) charge(ordinal int, v Verdict) {
+	if v.Accused {
+		a.accused = a.accused.Or(BitsOf(ordinal))
+	}
+	if v.Counted {
+		a.calls[ordinal]++
+	}
+	if v.Spent {
+		a.spent = a.spent.Or(BitsOf(ordinal))
+	}
+}
+
+// settleHeld makes outcomes of held items once others were answered after them.
+func (a *attempt) settleHeld() {
+	a.held = slices.DeleteFunc(a.held, func(h heldItem) bool {
+		if !a.items[h.ordinal].gate.answeredSince(h.mark) {
+			return false
+		}
+		a.settleFault(h.ordinal)
+		return true
+	})
+}
+
+// judgeHeld stops the attempt if there are still held items when nothing is in flight: all are refused.
+func (a *attempt) judgeHeld() {
+	if a.settleHeld(); len(a.held) > 0 && (a.stop == stopNot || a.stop == stopWeather) {
+		it := a.items[a.held[0].ordinal]
+		a.stop, a.stopGate, a.stopWhy = stopHeld, it.gate.ID, it.fault
+	}
+}
+
+func (a *attempt) faultLine(ordinal int) []byte {
+	it := &a.items[ordinal]
+	return append(appendFault(nil, lineID(a.m.Job, it.offset), it.line.CustomID, it.fault), '\n')
+}
+
+// settleFault makes the item's last fault its outcome.
+func (a *attempt) settleFault(ordinal int) {
+	f := a.items[ordinal].fault
+	a.settle(outcome{Ordinal: ordinal, Kind: outError, Code: f.Code, Status: f.Status, Message: normalise(f.Message), line: a.faultLine(ordinal)})
+}
+
+// settleError makes an error without an HTTP answer the item's outcome.
+func (a *attempt) settleError(ordinal int, code, message string) {
+	it := &a.items[ordinal]
+	line := append(appendError(nil, lineID(a.m.Job, it.offset), it.line.CustomID, code, message), '\n')
+	a.settle(outcome{Ordinal: ordinal, Kind: outError, Code: code, Message: normalise(message), line: line})
+}
+
+func (a *attempt) settle(o outcome) {
+	a.add(o)
+	if a.w.Watch.Outcome != nil {
+		a.w.Watch.Outcome(a.m.Job, o.Kind == outAnswer)
+	}
+}
+
+func (a *attempt) add(o outcome) {
+	if len(a.outcomes) == 0 {
+		a.since = a.w.Now()
+	}
+	o.Bytes = len(o.line)
+	a.bytes += o.Bytes
+	a.outcomes = append(a.outcomes, o)
+}
