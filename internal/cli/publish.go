@@ -35,23 +35,27 @@ func (r *running) publish(ctx context.Context, j jobs.Job) error {
 	if j.Outputs == nil {
 		return jobs.Errorf(jobs.CodeInternal, "job %s ended %s without files", j.ID, j.Phase)
 	}
-	if err := r.place(ctx, j.Outputs.Answers, "--output", r.opt.Output); err != nil {
+	keep := j.Phase == jobs.PhaseExpired || j.Totals.Dead > 0
+	give := r.local.Files.HandOver
+	if keep { // what the user does to the output must not reach what the next run makes its output from
+		give = r.local.Files.Export
+	}
+	if err := place(ctx, give, j.Outputs.Answers, "--output", r.opt.Output); err != nil {
 		return err
 	}
 	if j.Outputs.Errors == nil {
 		if err := os.Remove(r.opt.Errors); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return unwritable("--errors", r.opt.Errors, err)
 		}
-	} else if err := r.place(ctx, j.Outputs.Errors, "--errors", r.opt.Errors); err != nil {
+	} else if err := place(ctx, give, j.Outputs.Errors, "--errors", r.opt.Errors); err != nil {
 		return err
 	}
-	keep := j.Phase == jobs.PhaseExpired || j.Totals.Dead > 0
 	if !keep {
 		if err := r.close(); err != nil {
 			return err
 		}
-		if err := os.RemoveAll(r.opt.Data); err != nil {
-			return unwritable("--data", r.opt.Data, err)
+		if err := removeData(r.opt.Data); err != nil {
+			return err
 		}
 	}
 	if err := r.tell(j, keep); err != nil {
@@ -64,12 +68,12 @@ func (r *running) publish(ctx context.Context, j jobs.Job) error {
 }
 
 // place puts a file of the job, or an empty one, at a path: whole, or not at all.
-func (r *running) place(ctx context.Context, f *jobs.FileInfo, what, path string) error {
+func place(ctx context.Context, give func(ctx context.Context, name, path string) error, f *jobs.FileInfo, what, path string) error {
 	var err error
 	if f == nil {
 		err = replaceEmpty(path)
 	} else {
-		err = r.local.Files.Export(ctx, f.Name, path)
+		err = give(ctx, f.Name, path)
 	}
 	if err != nil {
 		return unwritable(what, path, err)
@@ -110,8 +114,8 @@ func (r *running) jobFailed(ctx context.Context, j jobs.Job) error {
 	if err := r.close(); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(r.opt.Data); err != nil { // nothing was asked: there is nothing to go on from
-		return unwritable("--data", r.opt.Data, err)
+	if err := removeData(r.opt.Data); err != nil { // nothing was asked: there is nothing to go on from
+		return err
 	}
 	hint := fmt.Sprintf("fanout check %s, to see every line", quoteWord(r.opt.Input))
 	return jobs.Errorf(jobs.CodeInvalid, "nothing was asked: %s", j.Stop.Reason).WithHint("%s", hint)

@@ -1,9 +1,7 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -28,8 +26,12 @@ type runOptions struct {
 	SplitBytes int64 // 0 = by the size of the input
 
 	Concurrency int
+	MaxCalls    int
 	Timeout     time.Duration
 	GiveUpAfter time.Duration
+
+	FirstAnswerWithin time.Duration
+	NoticeAfter       time.Duration
 
 	Restart bool
 	Retry   bool
@@ -73,9 +75,16 @@ given up; DATA is then kept, and the same command with --retry asks for just tho
 	f.BoolVar(&o.Restart, "restart", false, "forget an interrupted run and begin anew")
 	f.BoolVar(&o.Retry, "retry", false, "after a finished run: ask again for the items that were given up")
 	f.BoolVar(&o.JSON, "json", false, "print the summary as one JSON object on stdout")
+
+	// For tests: a small input with several splits, and patience that ends sooner.
 	f.Int64Var(&o.SplitBytes, "split-bytes", 0, "bytes of INPUT that are scanned and joined as a unit (default by its size)")
-	if err := f.MarkHidden("split-bytes"); err != nil { // for tests: a small input with several splits
-		panic(err)
+	f.IntVar(&o.MaxCalls, "max-calls", jobs.DefaultMaxCalls, "calls that failed while others were answered, after which an item is given up")
+	f.DurationVar(&o.FirstAnswerWithin, "first-answer-within", firstAnswerWithin, "an upstream that answers nothing at all for so long ends the run")
+	f.DurationVar(&o.NoticeAfter, "notice-after", noticeAfter, "one that stops answering is told after so long")
+	for _, name := range []string{"split-bytes", "max-calls", "first-answer-within", "notice-after"} {
+		if err := f.MarkHidden(name); err != nil {
+			panic(err)
+		}
 	}
 	return cmd
 }
@@ -89,10 +98,14 @@ func (o *runOptions) complete(cmd *cobra.Command) error {
 		return usageError(cmd, "--concurrency must be from 1 to 10000, not %d", o.Concurrency)
 	case o.ChunkItems < 1 || o.ChunkItems > jobs.MaxChunkLines:
 		return usageError(cmd, "--chunk-items must be from 1 to %d, not %d", jobs.MaxChunkLines, o.ChunkItems)
+	case o.MaxCalls < 1:
+		return usageError(cmd, "--max-calls must be above 0, not %d", o.MaxCalls)
 	case o.Timeout <= 0:
 		return usageError(cmd, "--timeout must be above 0, not %s", o.Timeout)
 	case o.GiveUpAfter <= 0:
 		return usageError(cmd, "--give-up-after must be above 0, not %s", o.GiveUpAfter)
+	case o.FirstAnswerWithin <= 0 || o.NoticeAfter <= 0:
+		return usageError(cmd, "--first-answer-within and --notice-after must be above 0")
 	case o.SplitBytes < 0:
 		return usageError(cmd, "--split-bytes must not be below 0")
 	case o.Restart && o.Retry:
@@ -111,43 +124,13 @@ func (o *runOptions) complete(cmd *cobra.Command) error {
 	if o.Data == "" {
 		o.Data = o.Output + ".fanout"
 	}
+	o.Data = filepath.Clean(o.Data)
 	return o.checkPlaces(cmd)
 }
 
 // stem is a name without what says how it is written.
 func stem(name string) string {
 	return strings.TrimSuffix(strings.TrimSuffix(name, ".gz"), ".jsonl")
-}
-
-// checkPlaces refuses to write over the input, or two things into one place.
-func (o *runOptions) checkPlaces(cmd *cobra.Command) error {
-	places := []struct{ what, path string }{{"INPUT", o.Input}, {"--output", o.Output}, {"--errors", o.Errors}, {"--data", o.Data}}
-	for i, a := range places {
-		for _, b := range places[:i] {
-			if !(b.what == "INPUT" && b.path == "-") && sameFile(a.path, b.path) {
-				return usageError(cmd, "%s and %s are the same file: %s", b.what, a.what, a.path)
-			}
-		}
-	}
-	for _, p := range places[1:3] {
-		info, err := os.Stat(p.path)
-		if err == nil && info.IsDir() {
-			return usageError(cmd, "%s %s is a directory", p.what, p.path)
-		}
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return jobs.Errorf(jobs.CodeInvalid, "write %s: %w", p.path, err)
-		}
-	}
-	return nil
-}
-
-func sameFile(a, b string) bool {
-	if filepath.Clean(a) == filepath.Clean(b) {
-		return true
-	}
-	x, errX := os.Stat(a)
-	y, errY := os.Stat(b)
-	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
 // again is the command that goes on, as the user would type it.
@@ -173,14 +156,6 @@ func (o *runOptions) upstreamName() string {
 		return o.Upstream
 	}
 	return u.Host
-}
-
-// unwritable says in a sentence why a place cannot be written.
-func unwritable(what, path string, err error) error {
-	if pe, ok := errors.AsType[*fs.PathError](err); ok {
-		err = pe.Err
-	}
-	return jobs.Errorf(jobs.CodeInternal, "write %s %s: %w", what, path, err).WithHint("choose a place that can be written with -o and --data")
 }
 
 // since rounds a time to what a person wants to read.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"runtime"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -34,6 +35,7 @@ type running struct {
 	io       streams
 	started  time.Time
 	input    *input
+	routed   func(model string) (string, jobs.Upstream)
 	local    *localjobs.Local
 	ports    jobs.Ports
 	progress *Progress
@@ -51,6 +53,12 @@ type running struct {
 // run turns INPUT into OUTPUT, or goes on where an earlier run was interrupted.
 func run(ctx context.Context, o runOptions, s streams) (err error) {
 	r := &running{opt: o, io: s, started: time.Now(), ended: make(chan jobs.Job, 1), fatal: make(chan error, 1), progress: newProgress(s.err)}
+	if r.routed, err = r.route(); err != nil {
+		return err
+	}
+	if err := o.tryPlaces(); err != nil {
+		return err
+	}
 	if o.Restart {
 		if err := r.forget(ctx); err != nil {
 			return err
@@ -81,9 +89,6 @@ func (r *running) forget(ctx context.Context) error {
 	if _, err := os.Stat(r.opt.Data); errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
-	if _, err := os.Stat(r.opt.Data + "/ledger.db"); err != nil {
-		return jobs.Errorf(jobs.CodeInvalid, "forget %s: it is no data directory of fanout", r.opt.Data).WithHint("name another with --data")
-	}
 	local, err := localjobs.Open(ctx, r.opt.Data, localjobs.Options{})
 	if err != nil && jobs.CodeOf(err) == jobs.CodeConflict {
 		return err
@@ -93,16 +98,16 @@ func (r *running) forget(ctx context.Context) error {
 			return err
 		}
 	}
-	if err := os.RemoveAll(r.opt.Data); err != nil {
-		return unwritable("--data", r.opt.Data, err)
-	}
-	return nil
+	return removeData(r.opt.Data)
 }
 
 // open opens the input and the data directory, and the job: a new one, or the one that was interrupted.
 func (r *running) open(ctx context.Context) (j jobs.Job, err error) {
 	_, err = os.Stat(r.opt.Data)
 	fresh := errors.Is(err, os.ErrNotExist)
+	if fresh && r.opt.Retry {
+		return j, r.nothingToRetry()
+	}
 	if r.input, err = openInput(ctx, r.opt.Input, r.io.in, "", defaultSpoolLimits); err != nil {
 		return j, err
 	}
@@ -117,11 +122,7 @@ func (r *running) open(ctx context.Context) (j jobs.Job, err error) {
 		return j, err
 	}
 	r.ports = jobs.Ports{Ledger: r.local.Store, Registry: r.local.Store, Queue: r.local.Queue, Files: r.local.Files, Sole: true}.WithDefaults()
-	info, err := r.local.Files.Stat(ctx, inputName)
-	if err != nil {
-		return j, err
-	}
-	want.Input = info.FileRef
+	want.Input = jobs.FileRef{Name: inputName} // any version of it: its bytes are compared chunk by chunk
 	return r.resume(ctx, want)
 }
 
@@ -137,7 +138,7 @@ func (r *running) describe(ctx context.Context) (jobs.Job, error) {
 	cut.ChunkLines = r.opt.ChunkItems
 	if r.opt.SplitBytes > 0 {
 		cut.SplitBytes = r.opt.SplitBytes
-		cut.FloorBytes = cut.SplitBytes / jobs.MaxSplitChunks
+		cut.FloorBytes = (cut.SplitBytes + jobs.MaxSplitChunks - 1) / jobs.MaxSplitChunks
 	}
 	endpoint, err := jobs.FirstEndpoint(f, cut.LineBytes)
 	if err != nil {
@@ -150,7 +151,8 @@ func (r *running) describe(ctx context.Context) (jobs.Job, error) {
 		return jobs.Job{}, unreadable(r.input.Name, err)
 	}
 	digest := sha256.New()
-	fmt.Fprintf(digest, "fanout run 1\n%s\n%s\n%s\n", endpoint, r.opt.OnInvalid, r.opt.Upstream)
+	served := strings.TrimSuffix(strings.TrimRight(r.opt.Upstream, "/"), "/v1") // the same server, however it is written
+	fmt.Fprintf(digest, "fanout run 1\n%s\n%s\n%s\n", endpoint, r.opt.OnInvalid, served)
 	if _, err := io.Copy(digest, contextReader{ctx, f}); err != nil {
 		if ctx.Err() != nil {
 			return jobs.Job{}, ctx.Err()
@@ -159,7 +161,7 @@ func (r *running) describe(ctx context.Context) (jobs.Job, error) {
 	}
 	j := jobs.Job{
 		ID: jobs.JobID("batch_" + hex.EncodeToString(digest.Sum(nil)[:12])), Tenant: "local", InputBytes: r.input.Bytes,
-		Endpoint: endpoint, Cut: cut, OnInvalid: r.opt.OnInvalid, MaxCalls: jobs.DefaultMaxCalls,
+		Endpoint: endpoint, Cut: cut, OnInvalid: r.opt.OnInvalid, MaxCalls: r.opt.MaxCalls,
 	}
 	if _, err := rand.Read(j.HashKey[:]); err != nil {
 		return j, fmt.Errorf("draw a key: %w", err)
@@ -189,19 +191,17 @@ func (r *running) resume(ctx context.Context, want jobs.Job) (jobs.Job, error) {
 			return j, err
 		}
 		if r.opt.Retry {
-			return j, jobs.Errorf(jobs.CodeInvalid, "retry: there is no finished run in %s", r.opt.Data).WithHint("run without --retry first")
+			return j, r.nothingToRetry()
 		}
 		return want, nil
 	case err != nil:
 		return j, err
 	}
-	if j.Input.Version != want.Input.Version { // the same bytes at another time: it was copied, or touched
-		j.Input = want.Input
-		if err := r.local.Store.SaveJob(ctx, &j); err != nil {
-			return j, err
-		}
-	}
 	return j, nil
+}
+
+func (r *running) nothingToRetry() error {
+	return jobs.Errorf(jobs.CodeInvalid, "retry: there is no finished run in %s", r.opt.Data).WithHint("run without --retry first")
 }
 
 // refuseOther refuses a data directory that holds another job.
@@ -239,6 +239,7 @@ func (r *running) finish(ctx context.Context, j jobs.Job) error {
 
 // drive runs the handlers until the job has ended, or something ends the run before.
 func (r *running) drive(ctx context.Context, j jobs.Job) (jobs.Job, error) {
+	defer raiseHeapFloor()()
 	r.watchdog = newWatchdog(r.opt, r.progress.Note)
 	r.ports.Watch = jobs.Watch{
 		CallStarted: func(string, string) { r.progress.InFlight(1); r.watchdog.callStarted() },
@@ -255,14 +256,10 @@ func (r *running) drive(ctx context.Context, j jobs.Job) (jobs.Job, error) {
 		},
 		JobSaved: r.jobSaved,
 	}
-	route, err := r.route()
-	if err != nil {
-		return j, err
-	}
 	r.worker = jobs.NewWorker(r.ports, jobs.WorkerOptions{
-		Route: route, Concurrency: r.opt.Concurrency, CallTimeout: r.opt.Timeout, DeferMost: time.Minute,
+		Route: r.routed, Concurrency: r.opt.Concurrency, CallTimeout: r.opt.Timeout, DeferMost: time.Minute,
 	})
-	ingest := jobs.NewIngest(r.ports, jobs.IngestOptions{})
+	ingest := jobs.NewIngest(r.ports, jobs.IngestOptions{CheckBytes: checkBytes})
 	r.aggregate = jobs.NewAggregate(r.ports, jobs.AggregateOptions{})
 	pump := &localjobs.Pump{Queue: r.local.Queue, SweepEvery: time.Minute, OnFailure: r.onFailure}
 	stop, done := make(chan struct{}), make(chan error, 1)
@@ -337,7 +334,12 @@ func (r *running) await(ctx context.Context, j jobs.Job) (jobs.Job, error) {
 		case j := <-r.ended:
 			return j, nil
 		case err := <-r.fatal:
-			return j, r.broken(err)
+			select {
+			case j := <-r.ended: // it was no matter any more
+				return j, nil
+			default:
+				return j, r.broken(err)
+			}
 		case <-ctx.Done():
 			r.worker.Drain()
 			r.progress.Note("interrupted: finishing the calls in flight; interrupt again to leave them")
@@ -361,7 +363,7 @@ func (r *running) await(ctx context.Context, j jobs.Job) (jobs.Job, error) {
 
 // begin opens the job, or takes up the one that was interrupted: whatever held it is let go, since the user asked anew.
 func (r *running) begin(ctx context.Context, j jobs.Job) (jobs.Job, error) {
-	if j.Revision == 0 {
+	if j.Revision == 0 || j.Phase == jobs.PhaseValidating {
 		return jobs.Submit(ctx, r.ports, j)
 	}
 	for e, err := range r.local.Store.Entries(ctx, jobs.KindGate, "") {
@@ -383,7 +385,25 @@ func (r *running) begin(ctx context.Context, j jobs.Job) (jobs.Job, error) {
 		r.progress.Start(j.Checked.Items, done.Answered, done.Failed)
 		r.mu.Unlock()
 	}
-	return j, jobs.Resume(ctx, r.ports, j.ID)
+	if err := jobs.Resume(ctx, r.ports, j.ID); err != nil {
+		return j, err
+	}
+	return j, r.refill(ctx, j)
+}
+
+// refill sends again what is missing, if no message is left: a run that was killed between a save and a send would else
+// wait for the sweep.
+func (r *running) refill(ctx context.Context, j jobs.Job) error {
+	for _, q := range []jobs.QueueName{jobs.QueueIngest, jobs.QueueWork, jobs.QueueAggregate} {
+		depth, err := r.local.Queue.Depth(ctx, q)
+		if err != nil {
+			return err
+		}
+		if depth.Waiting+depth.InFlight+depth.Delayed > 0 {
+			return nil
+		}
+	}
+	return jobs.Resend(ctx, r.ports, j.ID)
 }
 
 // broken says what this machine cannot do.

@@ -165,13 +165,16 @@ func (a *Aggregate) skew() time.Duration {
 func (a *Aggregate) maybeSettled(ctx context.Context, s *Split) (bool, error) {
 	key := splitKey{s.Job, s.N}
 	a.mu.Lock()
-	p := a.settled[key]
+	p, known := a.settled[key]
 	a.mu.Unlock()
+	if !known {
+		p.offset = s.Scanned.First
+	}
 	for c, err := range a.Ledger.Chunks(ctx, s.Job, s.N, OffsetRange{From: p.offset}) {
 		if err != nil {
 			return false, fmt.Errorf("read the chunks of split %d of job %s: %w", s.N, s.Job, err)
 		}
-		if !c.Settled() || p.chunks > 0 && c.ID.Offset != p.offset {
+		if !c.Settled() || c.ID.Offset != p.offset {
 			break
 		}
 		p = prefix{p.chunks + 1, c.ID.Offset + c.Length}
@@ -197,7 +200,13 @@ func (a *Aggregate) fold(ctx context.Context, j *Job, s *Split) error {
 	if err != nil {
 		return fmt.Errorf("read its chunks: %w", err)
 	}
-	news := f.Generation != s.Fold || f.Settled != s.Settled
+	news := f.Generation != s.Fold || f.Settled != s.Settled || f.Totals.Parked != s.Totals.Parked
+	if !news && s.Settled {
+		return nil // and nobody who compacts it is disturbed
+	}
+	if news {
+		s.Tries = s.Tries.done(StepCompact) // what was tried was another
+	}
 	s.Totals, s.Fold, s.Settled, s.Reopening, s.FoldedAt = f.Totals, f.Generation, f.Settled, f.Reopening, began
 	if err := a.Ledger.SaveSplit(ctx, s); err != nil {
 		return fmt.Errorf("save it: %w", err)
@@ -220,6 +229,7 @@ func (a *Aggregate) foldJob(ctx context.Context, j *Job, all Survey) error {
 func (j *Job) noteFold(all Survey, now time.Time) {
 	if j.Fold != all.Fold {
 		j.MovedAt, j.Resends = now, 0
+		j.Tries = j.Tries.done(StepFinalize) // what was tried was another
 	}
 	j.Fold, j.Totals = all.Fold, all.Totals
 }

@@ -22,7 +22,8 @@ type attempt struct {
 	owner string
 	seat  *seat
 
-	resolvedAtClaim int // items that had their outcome
+	resolvedAtClaim int  // items that had their outcome
+	orphan          bool // the attempt before did not give its claim up
 
 	items    []item // by ordinal
 	fresh    []int  // ordinals not yet called, in the order to call them
@@ -37,9 +38,10 @@ type attempt struct {
 	gate    *Gate     // at which the turn waits
 	opensAt time.Time // of that gate, if it is closed
 
-	accused Bits // evidence against open items, as of the claim and what this attempt adds
-	spent   Bits
-	calls   map[int]int
+	accused  Bits // evidence against open items, as of the claim and what this attempt adds
+	spent    Bits
+	calls    map[int]int
+	failures map[int]int
 
 	attempt  int
 	seq      int           // of the last part written
@@ -102,12 +104,11 @@ const (
 	stopBroken  stopReason = "broken"  // a port failed
 )
 
-func newAttempt(w *Worker, j *Job, d Message, m *ChunkMessage, c *Chunk, s *seat) *attempt {
-	a := &attempt{w: w, job: j, d: d, m: m, c: c, owner: c.Owner, attempt: c.Attempt, seat: s, wake: make(chan struct{}, 1),
-		resolvedAtClaim: c.Resolved.Count(), accused: c.Accused, spent: c.Spent, calls: maps.Clone(c.Calls)}
-	if a.calls == nil {
-		a.calls = map[int]int{}
-	}
+func newAttempt(w *Worker, j *Job, d Message, m *ChunkMessage, c *Chunk, orphan bool, s *seat) *attempt {
+	a := &attempt{w: w, job: j, d: d, m: m, c: c, owner: c.Owner, attempt: c.Attempt, orphan: orphan, seat: s, wake: make(chan struct{}, 1),
+		resolvedAtClaim: c.Resolved.Count(), accused: c.Accused, spent: c.Spent, calls: map[int]int{}, failures: map[int]int{}}
+	maps.Copy(a.calls, c.Calls)
+	maps.Copy(a.failures, c.Failures)
 	a.turn.wake = a.rouse
 	a.renewAt = w.Now().Add(w.opt.Lease / 3)
 	return a
@@ -190,9 +191,9 @@ func (a *attempt) wait(ctx context.Context) {
 func (a *attempt) keepUp(ctx context.Context) error {
 	a.lookAtJob(ctx)
 	if err := a.endPauses(ctx); err != nil {
-		return err
+		a.w.Log.WarnContext(ctx, "end a pause", "chunk", a.c.ID.String(), "error", err)
 	}
-	due := len(a.outcomes) > 0 && (a.bytes >= a.w.opt.CheckpointBytes || a.isolated() || a.now.Sub(a.since) >= a.w.opt.CheckpointAge)
+	due := len(a.outcomes) > 0 && (a.isolated() || a.tooMuch() || a.now.Sub(a.since) >= a.w.opt.CheckpointAge)
 	switch _, bounded := ctx.Deadline(); {
 	case due:
 		if err := a.checkpoint(ctx); err != nil { // they are tried again with the next ones, or at the end
@@ -205,6 +206,12 @@ func (a *attempt) keepUp(ctx context.Context) error {
 	default:
 		return nil
 	}
+}
+
+// tooMuch tells whether the answers held are to be written: this attempt's, or its share of what the process holds.
+func (a *attempt) tooMuch() bool {
+	most := a.w.opt.CheckpointBytes
+	return a.bytes >= most || a.bytes >= most/8 && a.w.unwritten.Load() >= 8*int64(most)
 }
 
 // lookAtJob notices that the process drains, or that the job was stopped or paused. A look that fails is tried again: it
@@ -235,7 +242,7 @@ func (a *attempt) lookAtJob(ctx context.Context) {
 func (a *attempt) readItems(ctx context.Context) error {
 	data, err := readChunkBytes(ctx, a.w.Files, a.job, a.m)
 	if errors.Is(err, ErrChanged) {
-		if err := stopJobAs(ctx, &a.w.Ports, a.m.Job, inputModified(err)); err != nil {
+		if err := writeStop(ctx, &a.w.Ports, a.m.Job, inputModified(err)); err != nil {
 			return err
 		}
 		a.stop = stopJob
@@ -309,6 +316,7 @@ func (a *attempt) writePart(ctx context.Context) error {
 	}
 	a.seq++
 	a.unsaved = append(a.unsaved, h)
+	a.w.unwritten.Add(-int64(a.bytes))
 	a.outcomes, a.bytes = nil, 0
 	return nil
 }

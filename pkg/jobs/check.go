@@ -53,7 +53,11 @@ func scanToFiles(ctx context.Context, files Files, j *Job, n int) (Scanned, erro
 	if err != nil {
 		return Scanned{}, err
 	}
-	return Scanned{Cuts: ref, Lines: cuts.Lines, Chunks: len(cuts.Chunks), Items: cuts.Items, Violations: cuts.Violations}, nil
+	found := Scanned{Cuts: ref, Lines: cuts.Lines, Chunks: len(cuts.Chunks), Items: cuts.Items, Violations: cuts.Violations}
+	if found.Chunks > 0 {
+		found.First = cuts.Chunks[0].Offset
+	}
+	return found, nil
 }
 
 // checker looks for duplicate ids over all splits of a job, and gathers what the scans found.

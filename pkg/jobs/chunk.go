@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"encoding/json"
 	"fmt"
 	"time"
 )
@@ -37,6 +38,7 @@ type Chunk struct {
 	Failed   Bits           `json:",omitempty"` // of Resolved: with an error
 	Accused  Bits           `json:",omitempty"` // open items that failed although others were answered
 	Calls    map[int]int    `json:",omitempty"` // counted calls of accused items
+	Failures map[int]int    `json:",omitempty"` // of open items: suspect failures so far, counted or not
 	Spent    Bits           `json:",omitempty"` // open items that are not called again
 	Felled   map[int]Felled `json:",omitempty"` // items that were in hand when their process died
 	InHand   *int           `json:",omitempty"` // while the chunk runs alone: the item that is being called
@@ -59,11 +61,25 @@ type Felled struct {
 	Settled int // Resolved.Count() at the last time
 }
 
+// MarshalJSON writes three numbers: a chunk may have thousands of these.
+func (f Felled) MarshalJSON() ([]byte, error) {
+	return json.Marshal([3]int{f.Times, f.Strong, f.Settled})
+}
+
+// UnmarshalJSON reads what MarshalJSON wrote.
+func (f *Felled) UnmarshalJSON(text []byte) error {
+	var n [3]int
+	err := json.Unmarshal(text, &n)
+	*f = Felled{n[0], n[1], n[2]}
+	return err
+}
+
 // Part is the outcomes that one attempt at a chunk produced: object jobs/<job>/parts/<split>/<offset>-<attempt>-<seq>.
 type Part struct {
-	Attempt, Seq int
-	Mask         Bits // the items whose outcome is taken from here
-	Samples      Bits `json:",omitempty"` // spent items whose last error stands here
+	Attempt int  `json:"a"` // short names: a chunk that ran alone has one part an item
+	Seq     int  `json:"s"`
+	Mask    Bits `json:"m"`           // the items whose outcome is taken from here
+	Samples Bits `json:"x,omitempty"` // spent items whose last error stands here
 }
 
 // ErrorGroup is the items of a chunk whose last error was alike.

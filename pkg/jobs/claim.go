@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -52,12 +53,7 @@ func (p *Ports) alive(c *Chunk) bool {
 func (p *Ports) newOwner() string { return p.Process + "/" + p.NewID() }
 
 func ownerProcess(owner string) string {
-	for i := range owner {
-		if owner[i] == '/' {
-			return owner[:i]
-		}
-	}
-	return owner
+	return owner[:max(0, strings.LastIndexByte(owner, '/'))]
 }
 
 // chunk does what a message about a chunk asks for. nil = the message is done with.
@@ -75,30 +71,24 @@ func (w *Worker) chunk(ctx context.Context, d Message, m *ChunkMessage, s *seat)
 	case j.Pause != nil && !probes(j.Pause, m.ID()):
 		return w.park(ctx, d, m)
 	}
-	c, err := w.claim(ctx, d, m, s.alone)
+	c, orphan, err := w.claim(ctx, d, m, s.alone)
 	if errors.Is(err, errAlone) {
 		s.leave()
 		if s, err = w.room.take(ctx, w.drain, m.Lines, w.hold(m), true); err != nil {
 			return w.giveBack(ctx, d)
 		}
-		c, err = w.claim(ctx, d, m, true)
+		c, orphan, err = w.claim(ctx, d, m, true)
 	}
 	if c == nil || err != nil {
 		return err
 	}
-	a := newAttempt(w, j, d, m, c, s)
+	a := newAttempt(w, j, d, m, c, orphan, s)
+	defer func() { w.unwritten.Add(-int64(a.bytes)) }() // of an attempt that could not write
 	// The second look (rule 3): whoever stops a job writes the stop and then reads the chunks, so one of us sees the other.
-	if a.job, err = w.lookAgain(ctx, m.Job); err != nil {
-		return err
+	broken := a.secondLook(ctx)
+	if broken == nil && a.stop == stopNot {
+		broken = a.run(ctx)
 	}
-	if a.job.Stopped() {
-		a.stop = stopJob
-		return a.end(ctx)
-	}
-	if err := a.adopt(ctx); err != nil {
-		return err
-	}
-	broken := a.run(ctx)
 	err = a.end(ctx)
 	if broken != nil {
 		return broken
@@ -106,58 +96,77 @@ func (w *Worker) chunk(ctx context.Context, d Message, m *ChunkMessage, s *seat)
 	return err
 }
 
+// secondLook reads the job again, and takes over what an attempt before this one left.
+func (a *attempt) secondLook(ctx context.Context) error {
+	j, err := a.w.lookAgain(ctx, a.m.Job)
+	if err == nil {
+		a.job = j
+		if j.Stopped() {
+			a.stop = stopJob
+			return nil
+		}
+		err = a.adopt(ctx)
+	}
+	if err != nil {
+		a.stop = stopBroken
+	}
+	return err
+}
+
 var errAlone = errors.New("the chunk is to run alone")
 
-// claim takes the chunk for one attempt, or does what else its record asks for and returns nil.
-func (w *Worker) claim(ctx context.Context, d Message, m *ChunkMessage, alone bool) (*Chunk, error) {
+// claim takes the chunk for one attempt, or does what else its record asks for and returns nil. orphan: the attempt before
+// did not give its claim up, and may have left parts.
+func (w *Worker) claim(ctx context.Context, d Message, m *ChunkMessage, alone bool) (_ *Chunk, orphan bool, err error) {
 	owner := w.newOwner()
 	c := newChunk(m)
 	if d.Receives > 1 || m.Burial > 0 {
 		if err := w.readChunk(ctx, m.ID(), c); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	} // else it is most likely absent: put it without reading
 	for range saveTries {
 		if c.Owner == owner {
-			return c, nil // our save happened, its answer was lost
+			return c, orphan, nil // our save happened, its answer was lost
 		}
 		switch stand := standingOf(c, m, w.Now(), w.alive(c)); stand {
 		case standDone:
-			return nil, nudge(ctx, w.Ports, m.Job, m.Split)
+			return nil, false, nudge(ctx, w.Ports, m.Job, m.Split)
 		case standStale:
-			return nil, nil
+			return nil, false, nil
 		case standUnburied:
-			return nil, w.bury(ctx, d, c)
+			return nil, false, w.bury(ctx, d, c)
 		case standLeased:
-			return nil, w.putOff(ctx, d, c.Lease, "another worker holds chunk "+m.ID().String())
+			return nil, false, w.putOff(ctx, d, c.Lease, "another worker holds chunk "+m.ID().String())
 		case standPutOff:
-			return nil, w.putOff(ctx, d, c.NotBefore, "chunk "+m.ID().String()+" is not due")
+			return nil, false, w.putOff(ctx, d, c.NotBefore, "chunk "+m.ID().String()+" is not due")
 		case standRedriven:
-			if ok, err := w.reopen(ctx, d, c); !ok || err != nil {
-				return nil, err
+			if ok, err := w.redrive(ctx, d, c); !ok || err != nil {
+				return nil, false, err
 			}
 			c.forgive()
 		}
-		if c.Owner != "" {
+		orphan = c.Owner != ""
+		if orphan {
 			c.noteCrash()
 		}
-		if c.Crashes >= isolateFrom && !alone {
-			return nil, errAlone
+		if (c.Crashes >= isolateFrom || len(c.Felled) > 0) && !alone {
+			return nil, false, errAlone
 		}
 		c.Attempt++
 		c.Owner, c.Lease, c.NotBefore, c.Waits = owner, w.leaseEnd(ctx), time.Time{}, ""
 		err := w.Ledger.SaveChunk(ctx, c)
 		if err == nil {
-			return c, nil
+			return c, orphan, nil
 		}
 		if !errors.Is(err, ErrConflict) {
-			return nil, fmt.Errorf("claim chunk %s: %w", m.ID(), err)
+			return nil, false, fmt.Errorf("claim chunk %s: %w", m.ID(), err)
 		}
 		if err := w.readChunk(ctx, m.ID(), c); err != nil {
-			return nil, err
+			return nil, false, err
 		}
 	}
-	return nil, fmt.Errorf("claim chunk %s: %w", m.ID(), ErrConflict)
+	return nil, false, fmt.Errorf("claim chunk %s: %w", m.ID(), ErrConflict)
 }
 
 func newChunk(m *ChunkMessage) *Chunk {
@@ -226,14 +235,14 @@ func (c *Chunk) blamed() Bits {
 // forgive opens a dead chunk: what was counted against its items is forgotten.
 func (c *Chunk) forgive() {
 	c.Dead, c.Buried = false, false
-	c.Accused, c.Spent, c.Calls, c.Felled, c.InHand = nil, nil, nil, nil, nil
+	c.Accused, c.Spent, c.Calls, c.Failures, c.Felled, c.InHand = nil, nil, nil, nil, nil, nil
 	c.Crashes, c.Idle, c.NotBefore = 0, 0, time.Time{}
 	c.Errors = keepErrors(c.Errors, c.Failed)
 }
 
-// reopen names the chunk as reopening in its split and sets the job in progress, in that order, before the chunk is opened
+// redrive names the chunk as reopening in its split and sets the job in progress, in that order, before the chunk is opened
 // and claimed: a redrive goes top down (rule 3). not ok: the job takes nothing back, and the message was buried again.
-func (w *Worker) reopen(ctx context.Context, d Message, c *Chunk) (ok bool, err error) {
+func (w *Worker) redrive(ctx context.Context, d Message, c *Chunk) (ok bool, err error) {
 	err = untilSaved(func() error {
 		s, err := w.Ledger.Split(ctx, c.ID.Job, c.ID.Split)
 		if err != nil {
@@ -249,7 +258,7 @@ func (w *Worker) reopen(ctx context.Context, d Message, c *Chunk) (ok bool, err 
 		return w.Ledger.SaveSplit(ctx, &s)
 	})
 	if err != nil {
-		return false, fmt.Errorf("reopen chunk %s: name it in its split: %w", c.ID, err)
+		return false, fmt.Errorf("redrive chunk %s: name it in its split: %w", c.ID, err)
 	}
 	var j Job
 	err = untilSaved(func() (err error) {
@@ -261,7 +270,7 @@ func (w *Worker) reopen(ctx context.Context, d Message, c *Chunk) (ok bool, err 
 	})
 	switch {
 	case err != nil:
-		return false, fmt.Errorf("reopen chunk %s: reopen its job: %w", c.ID, err)
+		return false, fmt.Errorf("redrive chunk %s: reopen its job: %w", c.ID, err)
 	case !j.takesBack():
 		return false, w.buryAgain(ctx, d, c, &j)
 	default:
@@ -280,9 +289,9 @@ func (j *Job) reopen(now time.Time) {
 		j.moveTo(PhaseInProgress, now)
 	}
 	if !j.Deadline.IsZero() && !now.Before(j.Deadline) {
-		j.Deadline = now.Add(j.Deadline.Sub(j.Created))
+		j.Deadline = now.Add(j.Window)
 	}
-	j.Closed = false
+	j.Closed, j.Resends, j.ResentAt = false, 0, time.Time{}
 }
 
 // turnAway deals with a message of a job that takes no more work: an interrupted burial is finished, redriven work goes
@@ -331,10 +340,14 @@ func (w *Worker) park(ctx context.Context, d Message, m *ChunkMessage) error {
 		case standUnburied:
 			return w.bury(ctx, d, c)
 		case standRedriven:
-			if ok, err := w.reopen(ctx, d, c); !ok || err != nil {
+			if ok, err := w.redrive(ctx, d, c); !ok || err != nil {
 				return err
 			}
 			c.forgive()
+		}
+		if c.Owner != "" {
+			c.noteCrash()
+			c.Owner, c.Lease = "", time.Time{}
 		}
 		c.Waits = parkedByJob
 		err := w.Ledger.SaveChunk(ctx, c)
@@ -356,7 +369,7 @@ func (w *Worker) parked(ctx context.Context, d Message, c *Chunk) error {
 		if err != nil {
 			return err
 		}
-		if j.Pause == nil {
+		if j.Pause == nil || probes(j.Pause, c.ID) {
 			return w.giveBack(ctx, d)
 		}
 	}

@@ -12,7 +12,7 @@ import (
 // error lines for items that will never have one. It makes them from chunks whose generation is the fold's, or else folds
 // again; pieces of an older generation are left behind (rule 2).
 func (a *Aggregate) compact(ctx context.Context, j *Job, s *Split) error {
-	s.Tries = s.Tries.begun(StepCompact)
+	s.Tries = s.Tries.begun(StepCompact, &a.Ports)
 	if err := a.Ledger.SaveSplit(ctx, s); err != nil {
 		return fmt.Errorf("note the try: %w", err)
 	}
@@ -34,7 +34,7 @@ func (a *Aggregate) compact(ctx context.Context, j *Job, s *Split) error {
 		pieces = slices.Clone(s.Pieces)
 		from = pieces[len(pieces)-1].To
 	}
-	name := fmt.Sprintf("jobs/%s/pieces/%05d/%s-%05d-%02d", j.ID, s.N, s.Fold, from, s.Tries[StepCompact])
+	name := fmt.Sprintf("jobs/%s/pieces/%05d/%s-%05d-%02d", j.ID, s.N, s.Fold, from, s.Tries[StepCompact].Count)
 	p := &pieceWriter{a: a, job: j, answers: lazyFile{files: a.Files, name: name + "-answers"}, errors: lazyFile{files: a.Files, name: name + "-errors"}}
 	defer p.abort()
 	began := a.Now()

@@ -16,7 +16,7 @@ func (a *Aggregate) finalize(ctx context.Context, j *Job, all Survey) error {
 		j.moveTo(j.Stop.As, now)
 		return a.saveJob(ctx, j)
 	}
-	j.Tries = j.Tries.begun(StepFinalize)
+	j.Tries = j.Tries.begun(StepFinalize, &a.Ports)
 	if j.Phase == PhaseInProgress {
 		j.moveTo(PhaseFinalizing, now)
 	}

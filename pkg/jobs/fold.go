@@ -68,7 +68,7 @@ func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chu
 		if c.Waits != "" {
 			f.Totals.Parked++
 		}
-		if c.Dead {
+		if c.Dead && !c.Done() {
 			f.Totals.Dead++
 		}
 		if g, named := f.Reopening[c.ID.Offset]; named && !(c.Dead && c.Burial == g) {
@@ -95,7 +95,7 @@ func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chu
 	whole := seen == s.Scanned.Chunks && settled == seen && len(f.Reopening) == 0
 	f.Settled = whole
 	if j.Stop != nil {
-		f.Settled, f.Reopening = f.LeaseEnds.IsZero(), nil // nothing will be claimed any more
+		f.Settled = f.LeaseEnds.IsZero() // nothing will be claimed any more
 		if !whole {
 			digest.Write([]byte(j.Stop.As)) // the error lines of what is open say so
 		}
@@ -106,7 +106,7 @@ func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chu
 
 // survey recomputes a job from its splits, which come in order; absent ones are neither scanned nor ready.
 func survey(j *Job, splits iter.Seq2[Split, error]) (Survey, error) {
-	all := Survey{Scanned: true, Ready: true}
+	all := Survey{Scanned: true, Sent: true, Ready: true}
 	digest := sha256.New()
 	seen := 0
 	for s, err := range splits {
@@ -115,6 +115,7 @@ func survey(j *Job, splits iter.Seq2[Split, error]) (Survey, error) {
 		}
 		seen++
 		all.Scanned = all.Scanned && s.Scanned != nil
+		all.Sent = all.Sent && s.Dispatched
 		all.Ready = all.Ready && s.Settled && s.compacted()
 		digest.Write(s.Fold[:])
 		t := s.Totals
@@ -124,7 +125,7 @@ func survey(j *Job, splits iter.Seq2[Split, error]) (Survey, error) {
 		all.Totals = all.Totals.Add(t)
 	}
 	if seen < j.Splits() {
-		all.Scanned, all.Ready = false, false
+		all.Scanned, all.Sent, all.Ready = false, false, false
 	}
 	copy(all.Fold[:], digest.Sum(nil))
 	return all, nil

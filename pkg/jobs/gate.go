@@ -30,9 +30,11 @@ type Gate struct {
 	waiting  []*turn   // first come, first served
 	opensAt  time.Time // no call starts before: the upstream asked for a pause
 	halvedAt time.Time
-	answers  uint64    // so far; marks moments in evidence
-	refusals int       // in a row since the last answer
-	recent   [64]uint8 // suspect failures that each of the last answered items had before its answer
+	answers  uint64          // so far; marks moments in evidence
+	refusals int             // in a row since the last answer
+	failing  map[string]bool // items that have failed since the last answer without being accused, by idempotency key
+	lastAt   time.Time       // of the last answer
+	recent   [256]uint8      // suspect failures that each of the last answered items had before its answer
 	recents  int
 
 	record   gateRecord // as last read or saved
@@ -48,6 +50,10 @@ type gateRecord struct {
 	FailingSince time.Time `json:",omitzero"`  // the first failure that nobody's answer has followed
 	Why          string    `json:",omitempty"`
 	Pause        *Pause    `json:",omitempty"`
+}
+
+func newGate(id GateID, ceiling int) *Gate {
+	return &Gate{ID: id, ceiling: float64(ceiling), width: float64(ceiling), failing: map[string]bool{}}
 }
 
 // turn is a place in a gate's line. One attempt waits at one gate at a time.
@@ -128,16 +134,22 @@ func (g *Gate) answered(now time.Time, failures int) {
 	g.recent[g.recents%len(g.recent)] = uint8(min(failures, 255))
 	g.recents++
 	g.answers++
-	g.refusals = 0
+	g.refusals, g.lastAt = 0, now
+	clear(g.failing)
 	g.width = min(g.ceiling, g.width+1/g.width)
 	g.inFlight--
 	g.serve()
 }
 
-// failed ends a call that failed; started is when it began.
-func (g *Gate) failed(now, started time.Time, f *Fault) {
+// failed ends a call that failed; started is when it began, item its idempotency key, accused whether it was already.
+func (g *Gate) failed(now, started time.Time, f *Fault, item string, accused bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if accused {
+		delete(g.failing, item)
+	} else if len(g.failing) < mostFailing {
+		g.failing[item] = true
+	}
 	if f.Throttles() && !started.Before(g.halvedAt) {
 		g.width = max(1, g.width/2)
 		g.halvedAt = now
@@ -145,8 +157,8 @@ func (g *Gate) failed(now, started time.Time, f *Fault) {
 	switch class := f.Class(); {
 	case class == ClassHeld:
 		g.refusals++
-	case f.RetryAfter > 0 && class == ClassWeather:
-		g.opensAt = laterOf(g.opensAt, now.Add(f.RetryAfter))
+	case f.RetryAfter > 0 && class == ClassWeather && g.lastAt.Before(started): // else it speaks of that one call
+		g.opensAt = laterOf(g.opensAt, now.Add(min(f.RetryAfter, mostClosed)))
 	}
 	g.inFlight--
 	g.serve()
@@ -160,11 +172,16 @@ func (g *Gate) mark() uint64 {
 }
 
 // evidence is what the gate says about the failure of an item that began to wait for its answer at mark.
-func (g *Gate) evidence(mark uint64) Evidence {
+func (g *Gate) evidence(item string, mark uint64) Evidence {
 	odds := g.odds()
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return Evidence{AnsweredSince: g.answers > mark, LoneRefusal: g.answers > 0 && g.refusals <= 2, FailureOdds: odds}
+	return Evidence{
+		AnsweredSince: g.answers > mark,
+		OnlyAccused:   g.answers > 0 && (len(g.failing) == 0 || len(g.failing) == 1 && g.failing[item]),
+		LoneRefusal:   g.answers > 0 && g.refusals <= 2,
+		FailureOdds:   odds,
+	}
 }
 
 func (g *Gate) answeredSince(mark uint64) bool { return g.mark() > mark }
@@ -201,6 +218,8 @@ const (
 	gateSaveAge  = time.Minute      // the width and the last answer are saved so often
 	outageAfter  = 15 * time.Minute // without an answer while calls fail, and the upstream+model is paused
 	probeEvery   = time.Minute      // a paused one lets one chunk through so often
+	mostFailing  = 256              // items that are told apart while nobody is answered
+	mostClosed   = 30 * time.Second // for one Retry-After; a longer one is asked for again
 	gateConflict = 3                // tries to save against others
 )
 
@@ -215,7 +234,7 @@ func (gs *Gates) at(ctx context.Context, id GateID) (*Gate, error) {
 	g, ok := gs.gates[id]
 	if !ok {
 		gs.forgetIdle()
-		g = &Gate{ID: id, ceiling: float64(gs.ceiling), width: float64(gs.ceiling)}
+		g = newGate(id, gs.ceiling)
 		gs.gates[id] = g
 		gs.order = append(gs.order, id)
 	}
@@ -251,11 +270,14 @@ func (gs *Gates) refresh(ctx context.Context, g *Gate, age time.Duration) error 
 		return nil
 	}
 	rec, rev, err := readGate(ctx, gs.registry, g.ID)
-	if err != nil {
-		return err
-	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
+	if err != nil {
+		if first {
+			g.readAt = time.Time{} // nothing is known of it yet
+		}
+		return err
+	}
 	g.record, g.revision = rec, rev
 	if first && rec.Width > 0 {
 		g.width = min(g.ceiling, float64(rec.Width))

@@ -26,7 +26,7 @@ func NewIngest(p Ports, opt IngestOptions) *Ingest {
 		Ports: p,
 		queue: QueueIngest,
 		split: map[Step]func(context.Context, *Job, *Split) error{StepScan: in.scan, StepDispatch: in.dispatch},
-		job:   map[Step]func(context.Context, *Job, Survey) error{StepCheck: in.check},
+		job:   map[Step]func(context.Context, *Job, Survey) error{StepCheck: in.check, StepDispatch: in.dispatchAll},
 	}
 	return in
 }
@@ -59,6 +59,9 @@ func Submit(ctx context.Context, p Ports, j Job) (Job, error) {
 		return j, Errorf(CodeLimit, "submit job %s: its input needs %d splits; at most %d are allowed", j.ID, j.Splits(), MaxJobSplits)
 	}
 	j.Created = p.Now()
+	if !j.Deadline.IsZero() {
+		j.Window = j.Deadline.Sub(j.Created)
+	}
 	j.moveTo(PhaseValidating, j.Created)
 	err := p.saveJob(ctx, &j)
 	if errors.Is(err, ErrConflict) {
@@ -78,13 +81,13 @@ func Submit(ctx context.Context, p Ports, j Job) (Job, error) {
 
 // scan validates and cuts a split. The first writer wins; all write the same.
 func (in *Ingest) scan(ctx context.Context, j *Job, s *Split) error {
-	s.Tries = s.Tries.begun(StepScan)
+	s.Tries = s.Tries.begun(StepScan, &in.Ports)
 	if err := in.Ledger.SaveSplit(ctx, s); err != nil {
 		return fmt.Errorf("note the try: %w", err)
 	}
 	scanned, err := scanToFiles(ctx, in.Files, j, s.N)
 	if errors.Is(err, ErrChanged) {
-		return stopJobAs(ctx, &in.Ports, j.ID, inputModified(err))
+		return writeStop(ctx, &in.Ports, j.ID, inputModified(err))
 	}
 	if err != nil {
 		return err
@@ -102,7 +105,7 @@ func inputModified(err error) Stop {
 
 // check looks for ids that stand in more than one line, over all splits, and gives the verdict.
 func (in *Ingest) check(ctx context.Context, j *Job, all Survey) error {
-	j.Tries = j.Tries.begun(StepCheck)
+	j.Tries = j.Tries.begun(StepCheck, &in.Ports)
 	if err := in.saveJob(ctx, j); err != nil {
 		return fmt.Errorf("note the try: %w", err)
 	}
@@ -124,7 +127,25 @@ func (in *Ingest) check(ctx context.Context, j *Job, all Survey) error {
 	if err := in.saveJob(ctx, j); err != nil {
 		return fmt.Errorf("save it: %w", err)
 	}
-	return advanceAll(ctx, &in.Ports, j, QueueIngest)
+	return nil // the next step is to send everybody to dispatch
+}
+
+// dispatchAll sends everybody to the splits that are not dispatched. It is a step of its own, so that it is done again
+// when it was interrupted.
+func (in *Ingest) dispatchAll(ctx context.Context, j *Job, _ Survey) error {
+	var bodies [][]byte
+	for s, err := range in.Ledger.Splits(ctx, j.ID) {
+		if err != nil {
+			return fmt.Errorf("read its splits: %w", err)
+		}
+		if !s.Dispatched {
+			bodies = append(bodies, encodeMessage(AdvanceMessage{SchemaVersion, j.ID, s.N}))
+		}
+	}
+	if err := send(ctx, in.Queue, QueueIngest, bodies...); err != nil {
+		return err
+	}
+	return errDone
 }
 
 // dispatch sends a split's chunk messages. The records are born by their first claim.

@@ -87,7 +87,8 @@ type Job struct {
 	Outputs  *Outputs            `json:",omitempty"`
 	Tries    Tries               `json:",omitempty"`
 	Created  time.Time
-	Deadline time.Time         `json:",omitzero"` // zero = none
+	Deadline time.Time         `json:",omitzero"`  // zero = none
+	Window   time.Duration     `json:",omitempty"` // from its creation, or a reopening, to its deadline
 	MovedAt  time.Time         // of the last change of Fold or Phase
 	ResentAt time.Time         `json:",omitzero"` // when the sweep last sent everything again
 	Resends  int               `json:",omitempty"`
@@ -161,7 +162,7 @@ const (
 // DefaultCut is the cut of an input of so many bytes.
 func DefaultCut(inputBytes int64) Cut {
 	split := max(int64(64<<20), (inputBytes+MaxJobSplits-1)/MaxJobSplits)
-	return Cut{SplitBytes: split, ChunkLines: 100, ChunkBytes: 4 << 20, FloorBytes: split / MaxSplitChunks, LineBytes: 20 << 20}
+	return Cut{SplitBytes: split, ChunkLines: 100, ChunkBytes: 4 << 20, FloorBytes: (split + MaxSplitChunks - 1) / MaxSplitChunks, LineBytes: 20 << 20}
 }
 
 // Checked is what the check of a whole job found.

@@ -64,6 +64,8 @@ func (f *Fault) Throttles() bool {
 type Evidence struct {
 	// AnsweredSince: it answered another item since this one's claim, or since this one's last failure in this attempt.
 	AnsweredSince bool
+	// OnlyAccused: since its last answer, none but accused items have failed. So it is not the upstream.
+	OnlyAccused bool
 	// LoneRefusal: a refusal (class held) that is at most the second in a row since the last answer of many.
 	LoneRefusal bool
 	// FailureOdds: how likely a call of a healthy item fails, between 0 and 1, rather too high than too low.
@@ -123,8 +125,9 @@ const (
 //	suspect  else                        retry
 //
 // Blame needs evidence: an item is accused when it failed before and fails again although others were answered meanwhile.
-// Only an accused item's failures are counted; counted calls use it up (see Allowance). Without evidence a failure is
-// weather, whatever it looks like.
+// Only an accused item's failures are counted, and they only while others are answered, or none but the accused fail: in
+// an outage nobody's are. Counted calls use an item up (see Allowance). Without evidence a failure is weather, whatever it
+// looks like.
 func Judge(f *Fault, e Evidence, t Tally) Verdict {
 	v := Verdict{Accused: t.Accused || t.FailedBefore && e.AnsweredSince}
 	class := f.Class()
@@ -139,14 +142,14 @@ func Judge(f *Fault, e Evidence, t Tally) Verdict {
 	case ClassAborted:
 		return Verdict{Action: ActDefer, Accused: t.Accused}
 	case ClassWeather:
-		v.Counted = v.Accused && t.Attempt%weatherCounts == 0 && t.Retries == 0
+		v.Counted = v.Accused && e.blames() && t.Attempt%weatherCounts == 0 && t.Retries == 0
 		v.Wait = backOff(max(firstWait, f.RetryAfter), t.Retries, max(longestWait, f.RetryAfter))
 		v.Action = ActRetry
 		if v.Wait > t.Room {
 			v.Action = ActDeferAll
 		}
 	case ClassSuspect:
-		v.Counted = v.Accused
+		v.Counted = v.Accused && e.blames()
 		v.Wait = backOff(firstWait, t.Retries, longestWait)
 		v.Action = ActRetry
 		if f.Cause == CauseTimeout || t.Retries >= MaxRetries || v.Wait > t.Room {
@@ -159,6 +162,9 @@ func Judge(f *Fault, e Evidence, t Tally) Verdict {
 	return v
 }
 
+// blames tells whether a failure now can be laid to the item.
+func (e Evidence) blames() bool { return e.AnsweredSince || e.OnlyAccused }
+
 // Allowance is how many counted calls use an item up: maxCalls while at most one call in ten of healthy items fails, and
 // more when more of them fail, so that the chance to give up a healthy item stays what it was (odds^n = 0.1^maxCalls).
 func Allowance(maxCalls int, odds float64) int {
@@ -167,9 +173,9 @@ func Allowance(maxCalls int, odds float64) int {
 	case odds <= ordinary:
 		return maxCalls
 	case odds >= 1:
-		return most
+		return max(maxCalls, most)
 	default:
-		return int(min(most, math.Ceil(float64(maxCalls)*math.Log(ordinary)/math.Log(odds))))
+		return max(maxCalls, int(min(most, math.Ceil(float64(maxCalls)*math.Log(ordinary)/math.Log(odds)))))
 	}
 }
 

@@ -32,7 +32,7 @@ func (a *attempt) launch(ctx context.Context) error {
 			return nil
 		}
 		if a.isolated() {
-			if err := a.take(ctx, ordinal); err != nil {
+			if err := a.take(ctx, ordinal); err != nil || a.stop != stopNot {
 				it.gate.giveBack()
 				return err
 			}
@@ -57,8 +57,8 @@ func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
 		a.stop, a.stopGate = stopPaused, g.ID
 		return false
 	}
-	if (p != nil || a.job.Pause != nil) && a.inFlight > 0 {
-		return false // a probe goes one by one, until an answer ends the pause
+	if a.probing(g) && a.inFlight > 0 {
+		return false // one by one, until an answer ends the pause
 	}
 	if a.settleHeld(); len(a.held) > 0 { // wait for what is in flight: perhaps another is answered
 		if a.inFlight == 0 {
@@ -68,6 +68,9 @@ func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
 	}
 	return true
 }
+
+// probing tells whether the chunk is let through a pause to see whether it can end.
+func (a *attempt) probing(g *gateUse) bool { return g.pause() != nil || a.job.Pause != nil }
 
 // peek is the item to be started next: a retry that is due, else the next fresh one.
 func (a *attempt) peek() (ordinal int, ok bool) {
@@ -125,7 +128,7 @@ func (a *attempt) start(ctx context.Context, ordinal int) {
 	a.inFlight++
 	r := Request{URL: a.job.Endpoint, Model: it.line.Model, Body: it.line.Body,
 		IdempotencyKey: idempotencyKey(a.m.Job, it.offset, a.c.Burial)}
-	call := call{ordinal: ordinal, request: r, use: it.gate, mark: it.mark, failures: it.retries,
+	call := call{ordinal: ordinal, request: r, use: it.gate, mark: it.mark, failures: a.failures[ordinal], accused: a.accused.Has(ordinal),
 		id: lineID(a.m.Job, it.offset), customID: it.line.CustomID}
 	go func() { // joined by the loop, which waits until inFlight is 0
 		res := a.w.do(ctx, &call)

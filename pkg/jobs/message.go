@@ -61,6 +61,12 @@ func TickBody() []byte { return encodeMessage(TickMessage{V: SchemaVersion, Swee
 // DecodeMessage reads a message body. What cannot be read, or breaks a limit, is CodeInvalid and will never do better;
 // ErrNewer is for a newer reader.
 func DecodeMessage(body []byte) (Body, error) {
+	var head struct {
+		V int `json:"v"`
+	}
+	if err := json.Unmarshal(body, &head); err == nil && head.V > SchemaVersion { // whatever else is in it
+		return Body{}, fmt.Errorf("decode message of version %d: %w", head.V, ErrNewer)
+	}
 	var raw struct {
 		ChunkMessage
 		Advance *JobID `json:"advance"`
@@ -71,8 +77,6 @@ func DecodeMessage(body []byte) (Body, error) {
 	}
 	c := raw.ChunkMessage
 	switch {
-	case c.V > SchemaVersion:
-		return Body{}, fmt.Errorf("decode message of version %d: %w", c.V, ErrNewer)
 	case c.V < 1:
 		return Body{}, Errorf(CodeInvalid, "decode message: no version")
 	case raw.Sweep:

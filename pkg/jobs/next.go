@@ -27,6 +27,7 @@ func (s Step) Owner() QueueName {
 // Survey is what all splits of a job say together.
 type Survey struct {
 	Scanned bool       // every split is scanned
+	Sent    bool       // the messages of every split are
 	Ready   bool       // every split is settled, and compacted at the generation of its fold
 	Fold    Generation // of the splits' folds
 	Totals  Totals     // the sum of theirs
@@ -68,6 +69,8 @@ func NextForJob(j *Job, all Survey) Step {
 			return StepCheck
 		}
 		return StepNone
+	case !all.Sent && !j.Stopped():
+		return StepDispatch
 	case all.Ready && (j.Outputs == nil || j.Outputs.Of != all.Fold || !j.Phase.Ended()):
 		return StepFinalize
 	case j.Fold != all.Fold:

@@ -10,6 +10,7 @@ import (
 	"io"
 	"sync"
 
+	jsonv2 "github.com/go-json-experiment/json"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -153,11 +154,29 @@ func (r *partReader) readHeader() error {
 	if err != nil {
 		return fmt.Errorf("its header: %w", err)
 	}
-	if err := json.Unmarshal(bytes.TrimSuffix(head, []byte("\n")), &r.header); err != nil {
+	// Version 2 reads this in half the time, and it is half of what compacting small answers takes.
+	if err := jsonv2.Unmarshal(bytes.TrimSuffix(head, []byte("\n")), &r.header); err != nil {
 		return fmt.Errorf("its header: %w", err)
 	}
 	if r.header.V > SchemaVersion {
 		return ErrNewer
+	}
+	return r.header.check()
+}
+
+// check refuses a header that cannot be: what it says is merged into records.
+func (h *partHeader) check() error {
+	last := -1
+	for _, o := range h.Outcomes {
+		switch known := o.Kind == outAnswer || o.Kind == outError || o.Kind == outSample; {
+		case o.Ordinal <= last || o.Ordinal >= MaxChunkLines:
+			return fmt.Errorf("its header: item %d after item %d", o.Ordinal, last)
+		case !known:
+			return fmt.Errorf("its header: item %d is of unknown kind %q", o.Ordinal, o.Kind)
+		case o.Bytes < 1:
+			return fmt.Errorf("its header: item %d has %d bytes", o.Ordinal, o.Bytes)
+		}
+		last = o.Ordinal
 	}
 	return nil
 }

@@ -20,20 +20,34 @@ func EncodeRecord[R record](r *R) ([]byte, error) {
 // DecodeRecord reads a record and gives it the revision that the driver kept. What a newer fanout wrote is ErrNewer.
 func DecodeRecord[R record](body []byte, revision int64) (R, error) {
 	var r R
-	if err := json.Unmarshal(body, &r); err != nil {
+	err := json.Unmarshal(body, &r)
+	if err != nil || version(&r) > SchemaVersion {
+		var head struct{ V int }
+		if json.Unmarshal(body, &head) == nil && head.V > SchemaVersion { // whatever else is in it
+			return r, fmt.Errorf("decode %T of version %d: %w", r, head.V, ErrNewer)
+		}
 		return r, fmt.Errorf("decode %T: %w", r, err)
 	}
-	var v int
 	switch r := any(&r).(type) {
 	case *Job:
-		v, r.Revision = r.V, revision
+		r.Revision = revision
 	case *Split:
-		v, r.Revision = r.V, revision
+		r.Revision = revision
 	case *Chunk:
-		v, r.Revision = r.V, revision
-	}
-	if v > SchemaVersion {
-		return r, fmt.Errorf("decode %T of version %d: %w", r, v, ErrNewer)
+		r.Revision = revision
 	}
 	return r, nil
+}
+
+func version[R record](r *R) int {
+	switch r := any(r).(type) {
+	case *Job:
+		return r.V
+	case *Split:
+		return r.V
+	case *Chunk:
+		return r.V
+	default:
+		return 0
+	}
 }

@@ -27,7 +27,7 @@ func (p *Ports) release(ctx context.Context, j *Job, look func(*Split) bool) err
 			if err != nil {
 				return fmt.Errorf("read its chunks: %w", err)
 			}
-			if c.Waits == "" || c.Owner != "" {
+			if c.Waits == "" || p.alive(&c) {
 				continue
 			}
 			if ok, err := p.mayLeave(ctx, j, &c, pauses); err != nil || !ok {

@@ -15,8 +15,8 @@ func Reopen(ctx context.Context, p Ports, id JobID) error {
 	if err != nil {
 		return fmt.Errorf("reopen job %s: %w", id, err)
 	}
-	if j.Phase != PhaseCompleted && j.Phase != PhaseExpired {
-		return Errorf(CodeConflict, "reopen job %s: it is %s; only a completed or an expired job can be reopened", id, j.Phase)
+	if err := j.mayReopen(); err != nil {
+		return err
 	}
 	for n := range j.Splits() {
 		if err := p.nameDead(ctx, id, n); err != nil {
@@ -25,6 +25,9 @@ func Reopen(ctx context.Context, p Ports, id JobID) error {
 	}
 	err = untilSaved(func() (err error) {
 		if j, err = p.Ledger.Job(ctx, id); err != nil {
+			return err
+		}
+		if err := j.mayReopen(); err != nil {
 			return err
 		}
 		j.Stop = nil
@@ -37,10 +40,35 @@ func Reopen(ctx context.Context, p Ports, id JobID) error {
 	return p.resend(ctx, &j)
 }
 
+// mayReopen refuses what cannot be reopened. A job in progress can: an earlier reopening may have been interrupted.
+func (j *Job) mayReopen() error {
+	switch j.Phase {
+	case PhaseCompleted, PhaseExpired, PhaseInProgress:
+		return nil
+	default:
+		return Errorf(CodeConflict, "reopen job %s: it is %s; only a completed or an expired job can be reopened", j.ID, j.Phase)
+	}
+}
+
+// Resend sends every message of a job that the ledger says is missing.
+func Resend(ctx context.Context, p Ports, id JobID) error {
+	j, err := p.Ledger.Job(ctx, id)
+	if err == nil {
+		err = p.resend(ctx, &j)
+	}
+	if err != nil {
+		return fmt.Errorf("send the messages of job %s again: %w", id, err)
+	}
+	return nil
+}
+
 // nameDead names a split's dead chunks as reopening, and takes the split for unsettled until it is folded again.
 func (p *Ports) nameDead(ctx context.Context, id JobID, n int) error {
 	return untilSaved(func() error {
 		s, err := p.Ledger.Split(ctx, id, n)
+		if errors.Is(err, ErrNotFound) || err == nil && s.Scanned == nil {
+			return nil // it expired before it was scanned
+		}
 		if err != nil {
 			return err
 		}
@@ -56,7 +84,7 @@ func (p *Ports) nameDead(ctx context.Context, id JobID, n int) error {
 			}
 			seen++
 			open = open || !c.Done()
-			if c.Dead {
+			if c.Dead && !c.Done() {
 				named[c.ID.Offset] = c.Burial
 			}
 		}
@@ -101,7 +129,7 @@ func (p *Ports) resend(ctx context.Context, j *Job) error {
 				return err
 			}
 		}
-		if s.Dispatched && !s.Settled {
+		if s.Dispatched {
 			if err := p.resendChunks(ctx, j, &s); err != nil {
 				return fmt.Errorf("split %d: %w", n, err)
 			}

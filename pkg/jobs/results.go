@@ -38,6 +38,9 @@ func (a *attempt) judge(r result) {
 		it.fault, it.mark, it.failed = f, r.mark, true
 		it.gate.why = f.Error()
 	}
+	if f.Class() == ClassSuspect {
+		a.failures[r.ordinal]++
+	}
 	a.charge(r.ordinal, v)
 	switch v.Action {
 	case ActSettle:
@@ -56,6 +59,12 @@ func (a *attempt) judge(r result) {
 	case ActDeferAll:
 		if a.stop == stopNot {
 			a.stop, a.stopWhy = stopWeather, f
+		}
+	}
+	if a.probing(it.gate) && a.stop == stopNot && v.Action != ActSettle && v.Action != ActHold {
+		a.stop = stopPaused // the probe has its answer: not yet
+		if it.gate.pause() != nil {
+			a.stopGate = it.gate.ID
 		}
 	}
 	if v.Spent {
@@ -126,5 +135,6 @@ func (a *attempt) add(o outcome) {
 	}
 	o.Bytes = len(o.line)
 	a.bytes += o.Bytes
+	a.w.unwritten.Add(int64(o.Bytes))
 	a.outcomes = append(a.outcomes, o)
 }

@@ -37,6 +37,13 @@ type seatRequest struct {
 // take waits for a place for a chunk of so many items and bytes; alone waits until nothing else is held, and keeps
 // everything else out. It gives up when ctx ends or drain closes.
 func (r *room) take(ctx context.Context, drain <-chan struct{}, items int, bytes int64, alone bool) (*seat, error) {
+	select {
+	case <-ctx.Done():
+		return nil, errDraining
+	case <-drain:
+		return nil, errDraining
+	default: // chance does not decide for who comes too late
+	}
 	req := &seatRequest{seat: &seat{room: r, open: items, bytes: bytes, alone: alone}, granted: make(chan struct{})}
 	r.mu.Lock()
 	r.waiting = append(r.waiting, req)

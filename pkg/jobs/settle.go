@@ -51,6 +51,8 @@ func (a *attempt) updateHeld(ctx context.Context, c *Chunk) {
 	c.Accused, c.Spent = a.accused.And(open), a.spent.And(open)
 	c.Calls = maps.Clone(a.calls)
 	maps.DeleteFunc(c.Calls, func(i, _ int) bool { return !open.Has(i) })
+	c.Failures = maps.Clone(a.failures)
+	maps.DeleteFunc(c.Failures, func(i, _ int) bool { return !open.Has(i) })
 	c.Felled = maps.Clone(c.Felled)
 	maps.DeleteFunc(c.Felled, func(i int, _ Felled) bool { return !open.Has(i) })
 	c.InHand = a.inHand
@@ -127,7 +129,7 @@ func addError(groups []ErrorGroup, ordinal int, code string, status int, message
 	alike := func(g ErrorGroup) bool { return g.Code == code && g.Status == status && g.Message == message }
 	i := slices.IndexFunc(groups, alike)
 	if i < 0 && len(groups) >= MaxErrorGroups-1 {
-		code, status, message = "other", 0, "other errors"
+		code, status, message = otherCode, 0, otherMessage
 		i = slices.IndexFunc(groups, alike)
 	}
 	if i >= 0 {
@@ -148,12 +150,12 @@ func errorItems(groups []ErrorGroup) Bits {
 
 // adopt merges parts that an attempt before this one wrote and did not live to save.
 func (a *attempt) adopt(ctx context.Context) error {
+	if !a.orphan {
+		return nil
+	}
 	known := map[string]bool{}
 	for _, p := range a.c.Parts {
 		known[partName(a.c.ID, p.Attempt, p.Seq)] = true
-	}
-	if a.c.Attempt == 1 {
-		return nil // nobody was here before
 	}
 	for f, err := range a.w.Files.List(ctx, partPrefix(a.c.ID)) {
 		if err != nil {
@@ -198,7 +200,6 @@ func (a *attempt) announce(before Totals) {
 type fate string
 
 const (
-	fateLost     fate = "lost"     // another worker has it
 	fateDone     fate = "done"     // every item has its outcome
 	fateDead     fate = "dead"     // every open item is spent
 	fateReleased fate = "released" // its job was stopped
@@ -207,11 +208,9 @@ const (
 	fateDeferred fate = "deferred"
 )
 
-// fateOf is the table; the first row that matches wins.
+// fateOf is the table for who holds the claim; the first row that matches wins.
 func (a *attempt) fateOf(c *Chunk) fate {
 	switch open := c.Open(); {
-	case c.Owner != a.owner:
-		return fateLost
 	case open.Empty():
 		return fateDone
 	case a.stop == stopJob:
@@ -234,22 +233,17 @@ func (a *attempt) end(ctx context.Context) error {
 	if err := a.writePart(ctx); err != nil {
 		return err
 	}
-	if err := a.reportGates(ctx); err != nil {
-		return err
-	}
 	if a.stop == stopHeld {
 		if err := a.pauseJob(ctx); err != nil {
 			return err
 		}
 	}
 	var f fate
-	wait := a.w.Jitter(backOff(a.w.opt.DeferFirst, a.c.Idle, a.w.opt.DeferMost))
-	if err := a.save(ctx, func(c *Chunk) { f = a.giveUp(c, wait) }); err != nil {
+	first := a.w.Jitter(a.w.opt.DeferFirst)
+	if err := a.save(ctx, func(c *Chunk) { f = a.giveUp(c, first) }); err != nil {
 		return err
 	}
-	if a.c.Owner != "" {
-		f = fateLost
-	}
+	a.reportGates(ctx)
 	id := a.c.ID
 	switch f {
 	case fateDone, fateReleased:
@@ -262,13 +256,13 @@ func (a *attempt) end(ctx context.Context) error {
 		return a.w.giveBack(ctx, a.d)
 	case fateDeferred:
 		return a.w.putOff(ctx, a.d, a.c.NotBefore, "chunk "+id.String()+" has open items: "+a.why())
-	default:
-		return fmt.Errorf("run chunk %s: its claim was taken over", id)
+	default: // another worker took the claim over: its delivery of the message counts
+		return a.w.putOff(ctx, a.d, a.c.Lease, "another worker holds chunk "+id.String())
 	}
 }
 
 // giveUp ends the claim in the record, and marks the record for its fate.
-func (a *attempt) giveUp(c *Chunk, wait time.Duration) fate {
+func (a *attempt) giveUp(c *Chunk, first time.Duration) fate {
 	f := a.fateOf(c)
 	c.Owner, c.Lease, c.Crashes = "", time.Time{}, 0
 	switch f {
@@ -281,12 +275,22 @@ func (a *attempt) giveUp(c *Chunk, wait time.Duration) fate {
 			c.Waits = a.stopGate.String()
 		}
 	case fateDeferred:
-		c.NotBefore = a.w.Now().Add(wait)
+		c.NotBefore = a.w.Now().Add(a.deferral(c, first))
 		if c.Resolved.Count() == a.resolvedAtClaim {
 			c.Idle++
 		}
 	}
 	return f
+}
+
+// deferral is how long the chunk is put off: doubling with each attempt without progress, and as long as an upstream asked
+// that answered nobody.
+func (a *attempt) deferral(c *Chunk, first time.Duration) time.Duration {
+	wait := backOff(first, c.Idle, a.w.opt.DeferMost)
+	if a.stop == stopWeather && c.Resolved.Count() == a.resolvedAtClaim {
+		wait = max(wait, min(a.stopWhy.RetryAfter, a.w.opt.DeferMost))
+	}
+	return wait
 }
 
 // why is the commonest reason for open items, for the log.
@@ -298,18 +302,17 @@ func (a *attempt) why() string {
 	return cmp.Or(b.Message, b.Code)
 }
 
-// reportGates tells each gate how the attempt went.
-func (a *attempt) reportGates(ctx context.Context) error {
+// reportGates tells each gate how the attempt went. What cannot be told now is told by the next one.
+func (a *attempt) reportGates(ctx context.Context) {
 	for _, u := range a.touched {
 		why := u.why
 		if u.answered {
 			why = ""
 		}
 		if err := a.w.gates.report(context.WithoutCancel(ctx), u.Gate, u.answered, why); err != nil {
-			return err
+			a.w.Log.WarnContext(ctx, "report to the gate", "gate", u.ID.String(), "error", err)
 		}
 	}
-	return nil
 }
 
 // endPauses ends those pauses that this attempt probes as soon as it has an answer.

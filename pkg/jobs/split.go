@@ -32,6 +32,7 @@ type Scanned struct {
 	Cuts       FileRef // jobs/<job>/splits/<n>
 	Lines      int64   // physical lines that start here
 	Chunks     int
+	First      int64 // offset of the first chunk
 	Items      int64
 	Violations int
 }
@@ -44,8 +45,15 @@ type Piece struct {
 	To     int // chunks below this index are in this piece or an earlier one
 }
 
-// Tries counts how often a step was begun without having ended. Five, and the job is stopped.
-type Tries map[Step]int
+// Tries counts how often steps were begun without having ended, and who is at them. Five, and the job is stopped.
+type Tries map[Step]Try
+
+// Try is the last try of a step.
+type Try struct {
+	Count int
+	Owner string    `json:",omitempty"` // who is at it; "" = nobody: the step failed, and said so
+	At    time.Time // when it was begun
+}
 
 // MaxTries is how often a step is begun before its job is stopped as failed.
 const MaxTries = 5

@@ -2,13 +2,14 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
 
 // CancelJob stops a job on demand: what is in flight is finished, what was answered is published. Cancelling one that was
 // stopped or has ended changes nothing. It returns the job as it then is.
 func CancelJob(ctx context.Context, p Ports, id JobID, reason string) (Job, error) {
-	if err := stopJobAs(ctx, &p, id, Stop{As: PhaseCancelled, Code: ItemCancelled, Reason: reason}); err != nil {
+	if err := writeStop(ctx, &p, id, Stop{As: PhaseCancelled, Code: ItemCancelled, Reason: reason}); err != nil {
 		return Job{}, err
 	}
 	return p.Ledger.Job(ctx, id)
@@ -16,12 +17,12 @@ func CancelJob(ctx context.Context, p Ports, id JobID, reason string) (Job, erro
 
 // ExpireJob stops a job whose window has passed, or that was given up.
 func ExpireJob(ctx context.Context, p Ports, id JobID, reason string) error {
-	return stopJobAs(ctx, &p, id, Stop{As: PhaseExpired, Code: ItemExpired, Reason: reason})
+	return writeStop(ctx, &p, id, Stop{As: PhaseExpired, Code: ItemExpired, Reason: reason})
 }
 
-// stopJobAs writes a stop as a fact of the job, unless one is written already or the job has ended, and sends everybody to
+// writeStop writes a stop as a fact of the job, unless one is written already or the job has ended, and sends everybody to
 // look. A failed job ends at once, without files; it passes through finalizing within this one save.
-func stopJobAs(ctx context.Context, p *Ports, id JobID, stop Stop) error {
+func writeStop(ctx context.Context, p *Ports, id JobID, stop Stop) error {
 	ctx = context.WithoutCancel(ctx)
 	var j Job
 	written := false
@@ -61,16 +62,28 @@ func advanceAll(ctx context.Context, p *Ports, j *Job, q QueueName) error {
 	return send(ctx, p.Queue, q, bodies...)
 }
 
-// Resume ends the pause of a job, whoever set it, and sends what was parked.
+// Resume ends the pause of a job, whoever set it, and sends what was parked. Who resumes has mended what was wrong: tries of
+// steps are forgotten.
 func Resume(ctx context.Context, p Ports, id JobID) error {
 	var j Job
 	err := untilSaved(func() (err error) {
-		if j, err = p.Ledger.Job(ctx, id); err != nil || j.Pause == nil {
+		if j, err = p.Ledger.Job(ctx, id); err != nil || j.Pause == nil && j.Tries == nil {
 			return err
 		}
-		j.Pause = nil
+		j.Pause, j.Tries = nil, nil
 		return p.saveJob(ctx, &j)
 	})
+	for s, failed := range p.Ledger.Splits(ctx, id) {
+		if err = errors.Join(err, failed); err != nil {
+			break
+		}
+		if s.Tries != nil {
+			s.Tries = nil
+			if err = p.Ledger.SaveSplit(ctx, &s); errors.Is(err, ErrConflict) {
+				err = nil // it moves
+			}
+		}
+	}
 	if err == nil {
 		err = p.release(ctx, &j, func(*Split) bool { return true })
 	}

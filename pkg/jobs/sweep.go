@@ -11,7 +11,11 @@ import (
 // probes through, releases what was parked, sends missing messages again from the ledger, and closes what has long ended.
 
 // resendAfter is how long nothing moves before everything that is missing is sent again; it doubles with each time.
-const resendAfter = time.Hour
+// A job that is still validating has nothing in the ledger to wait for but its scans, so there it is a minute at first.
+const (
+	resendAfter     = time.Hour
+	resendScanAfter = time.Minute
+)
 
 func (a *Aggregate) sweep(ctx context.Context) error {
 	var failed []error
@@ -43,6 +47,9 @@ func (a *Aggregate) sweepJob(ctx context.Context, j *Job) error {
 		return err
 	}
 	wait := backOff(resendAfter, j.Resends, 24*time.Hour)
+	if j.Phase == PhaseValidating {
+		wait = backOff(resendScanAfter, j.Resends, resendAfter)
+	}
 	if since := laterOf(j.MovedAt, j.ResentAt); j.Pause == nil && now.Sub(since) >= wait {
 		if err := a.resend(ctx, j); err != nil {
 			return err

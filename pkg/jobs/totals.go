@@ -40,6 +40,12 @@ type ErrorCount struct {
 	Count   int64  `json:"count"`
 }
 
+// What is left over when a record would have too many kinds of error.
+const (
+	otherCode    = "other"
+	otherMessage = "other errors"
+)
+
 // MaxErrorGroups bounds the kinds of error that a record keeps; the rest is counted as "other".
 const MaxErrorGroups = 16
 
@@ -65,7 +71,12 @@ func mergeErrors(a, b []ErrorCount) []ErrorCount {
 	}
 	type key struct{ code, message string }
 	sum := map[key]int64{}
+	rest := ErrorCount{Code: otherCode, Message: otherMessage}
 	for _, e := range slices.Concat(a, b) {
+		if e.Code == rest.Code && e.Message == rest.Message {
+			rest.Count += e.Count
+			continue
+		}
 		sum[key{e.Code, e.Message}] += e.Count
 	}
 	merged := make([]ErrorCount, 0, len(sum))
@@ -75,12 +86,12 @@ func mergeErrors(a, b []ErrorCount) []ErrorCount {
 	slices.SortFunc(merged, func(x, y ErrorCount) int {
 		return cmp.Or(cmp.Compare(y.Count, x.Count), cmp.Compare(x.Code, y.Code), cmp.Compare(x.Message, y.Message))
 	})
-	if len(merged) <= MaxErrorGroups {
+	if len(merged) <= MaxErrorGroups && rest.Count == 0 {
 		return merged
 	}
-	rest := ErrorCount{Code: "other", Message: "other errors"}
-	for _, e := range merged[MaxErrorGroups-1:] {
+	keep := min(len(merged), MaxErrorGroups-1)
+	for _, e := range merged[keep:] {
 		rest.Count += e.Count
 	}
-	return append(merged[:MaxErrorGroups-1:MaxErrorGroups-1], rest)
+	return append(merged[:keep:keep], rest)
 }

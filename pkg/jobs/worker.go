@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -14,11 +15,12 @@ import (
 // acknowledge. In that order, so that a crash anywhere repeats work but loses nothing.
 type Worker struct {
 	Ports
-	opt   WorkerOptions
-	gates *Gates
-	room  *room
-	drain chan struct{}
-	once  sync.Once
+	opt       WorkerOptions
+	gates     *Gates
+	room      *room
+	drain     chan struct{}
+	once      sync.Once
+	unwritten atomic.Int64 // bytes of answers held
 
 	mu   sync.Mutex
 	seen map[JobID]sighting

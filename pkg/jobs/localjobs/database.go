@@ -106,6 +106,7 @@ type database struct {
 
 	turn   chan struct{} // holds the writing connection
 	closed bool          // under turn
+	lazy   bool          // under turn: commits do not wait for the disk
 
 	mu      sync.Mutex
 	pending []*change
@@ -114,6 +115,7 @@ type database struct {
 // change is what one caller wants written.
 type change struct {
 	apply func() error
+	lazy  bool
 	done  chan struct{} // closed once err is known
 	err   error
 }
@@ -182,10 +184,20 @@ func migrate(ctx context.Context, conn *sql.Conn) error {
 // nothing to write (a revision moved on) is no failure: apply notes that and returns nil. If ctx ends before the change
 // began, nothing was written; a change that began is waited for.
 func (d *database) write(ctx context.Context, apply func() error) error {
+	return d.enqueue(ctx, &change{apply: apply, done: make(chan struct{})})
+}
+
+// writeLazily is write without the wait for the disk: the end of the process loses nothing, but a power cut may undo the
+// latest of these changes, and only changes that no durable one followed. It is for what may be undone at any time by the
+// promises of the queue: that a message was received, acked or hidden.
+func (d *database) writeLazily(ctx context.Context, apply func() error) error {
+	return d.enqueue(ctx, &change{apply: apply, lazy: true, done: make(chan struct{})})
+}
+
+func (d *database) enqueue(ctx context.Context, c *change) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	c := &change{apply: apply, done: make(chan struct{})}
 	d.mu.Lock()
 	d.pending = append(d.pending, c)
 	d.mu.Unlock()
@@ -238,6 +250,9 @@ func (d *database) transact(batch []*change) error {
 	case d.closed:
 		return errClosed
 	}
+	if err := d.setLazy(!slices.ContainsFunc(batch, func(c *change) bool { return !c.lazy })); err != nil {
+		return err
+	}
 	if _, err := d.begin.Exec(); err != nil {
 		return err
 	}
@@ -249,6 +264,24 @@ func (d *database) transact(batch []*change) error {
 	if _, err := d.commit.Exec(); err != nil {
 		return d.undo(err)
 	}
+	return nil
+}
+
+// setLazy says whether commits wait for the disk. In a write-ahead log a commit that does takes those before it along, so
+// what is lost is always the end of the log.
+func (d *database) setLazy(lazy bool) error {
+	if d.lazy == lazy {
+		return nil
+	}
+	level := "FULL"
+	if lazy {
+		level = "NORMAL"
+	}
+	// Not a prepared statement: SQLite does what this says when it compiles it.
+	if _, err := d.conn.ExecContext(context.Background(), "PRAGMA synchronous = "+level); err != nil {
+		return err
+	}
+	d.lazy = lazy
 	return nil
 }
 

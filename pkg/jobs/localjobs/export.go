@@ -9,9 +9,23 @@ import (
 	"path/filepath"
 )
 
-// Export puts a copy of an object at a path outside, replacing what is there: whole, or not at all. On one file system it
-// is another name of the same bytes and costs nothing, so whoever gets it must replace and not change it in place.
+// Export puts a copy of an object at a path outside, replacing what is there: whole, or not at all.
 func (f *Files) Export(ctx context.Context, name, path string) error {
+	return f.export(ctx, name, path, copyFile)
+}
+
+// HandOver is Export for objects that nobody will read here again: on one file system the path is another name of the same
+// bytes, which costs nothing.
+func (f *Files) HandOver(ctx context.Context, name, path string) error {
+	return f.export(ctx, name, path, func(from, to string) error {
+		if os.Link(from, to) == nil {
+			return nil
+		}
+		return copyFile(from, to)
+	})
+}
+
+func (f *Files) export(ctx context.Context, name, path string, bring func(from, to string) error) error {
 	place, err := f.place(ctx, name)
 	if err != nil {
 		return fmt.Errorf("export %s: %w", name, err)
@@ -23,10 +37,8 @@ func (f *Files) Export(ctx context.Context, name, path string) error {
 	}
 	defer os.RemoveAll(beside) //nolint:errcheck // an empty folder by then, or one that an error already tells of
 	temp := filepath.Join(beside, "object")
-	if err := os.Link(place, temp); err != nil {
-		if err := copyFile(place, temp); err != nil {
-			return fmt.Errorf("export %s: %w", name, err)
-		}
+	if err := bring(place, temp); err != nil {
+		return fmt.Errorf("export %s: %w", name, err)
 	}
 	if err := errors.Join(os.Chmod(temp, 0o644), os.Rename(temp, path), syncDir(dir)); err != nil {
 		return fmt.Errorf("export %s: %w", name, err)

@@ -24,7 +24,6 @@ const (
 )
 
 // defaultVisibility is many times what a renewal takes, so that a slow disk delivers nothing twice.
-// long as its handler runs.
 const defaultVisibility = 2 * time.Minute
 
 // Pump drives handlers from the queues, as the event source does in the cloud: it receives, calls, acks what was handled

@@ -154,7 +154,7 @@ func (q *Queue) sendOnce(ctx context.Context, name jobs.QueueName, body []byte) 
 func (q *Queue) Receive(ctx context.Context, name jobs.QueueName, n int, visibility time.Duration) ([]jobs.Message, error) {
 	n = min(n, MaxReceive)
 	var received []jobs.Message
-	err := q.db.write(ctx, func() (err error) {
+	err := q.db.writeLazily(ctx, func() (err error) {
 		now := q.now()
 		received, err = collect(context.Background(), q.receive, func(row *sql.Rows) (jobs.Message, error) {
 			return scanMessage(row, name)
@@ -255,7 +255,7 @@ func (q *Queue) each(ctx context.Context, messages []jobs.Message, do func(id, r
 	if len(messages) == 0 {
 		return nil
 	}
-	return q.db.write(ctx, func() error {
+	return q.db.writeLazily(ctx, func() error {
 		for _, m := range messages {
 			id, receives, ok := parseReceipt(m.Receipt)
 			if !ok {
