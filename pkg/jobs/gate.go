@@ -145,9 +145,16 @@ func (g *Gate) answered(now time.Time, failures int) {
 func (g *Gate) failed(now, started time.Time, f *Fault, item string, accused bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if accused {
+	defer func() {
+		g.inFlight--
+		g.serve()
+	}()
+	switch {
+	case f.Cause == CauseAborted:
+		return // it says nothing of anybody
+	case accused:
 		delete(g.failing, item)
-	} else if len(g.failing) < mostFailing {
+	case len(g.failing) < mostFailing:
 		g.failing[item] = true
 	}
 	if f.Throttles() && !started.Before(g.halvedAt) {
@@ -160,8 +167,6 @@ func (g *Gate) failed(now, started time.Time, f *Fault, item string, accused boo
 	case f.RetryAfter > 0 && class == ClassWeather && g.lastAt.Before(started): // else it speaks of that one call
 		g.opensAt = laterOf(g.opensAt, now.Add(min(f.RetryAfter, mostClosed)))
 	}
-	g.inFlight--
-	g.serve()
 }
 
 // mark is the moment, for evidence: answeredSince tells whether there was an answer after it.

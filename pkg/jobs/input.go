@@ -18,6 +18,9 @@ func chunkMessage(j *Job, s *Split, cut *ChunkCut, v verdict) *ChunkMessage {
 
 // readChunkBytes reads a chunk's lines from the input. Other bytes than those that were scanned are ErrChanged.
 func readChunkBytes(ctx context.Context, files Files, j *Job, m *ChunkMessage) ([]byte, error) {
+	if m.Length > j.InputBytes-m.Offset { // and so nobody can make us set aside more than there is
+		return nil, Errorf(CodeInvalid, "read the input at byte %d: the message asks for %d bytes, the input has %d", m.Offset, m.Length, j.InputBytes)
+	}
 	n := j.Cut.ReadBytes(m.Lines, m.Length)
 	r, err := files.Read(ctx, j.Input, m.Offset, n)
 	if err != nil {

@@ -154,7 +154,7 @@ func (r *partReader) readHeader() error {
 	if err != nil {
 		return fmt.Errorf("its header: %w", err)
 	}
-	// Version 2 reads this in half the time, and it is half of what compacting small answers takes.
+	// Version 2 reads this in half the time, and it is most of what compacting small answers takes.
 	if err := jsonv2.Unmarshal(bytes.TrimSuffix(head, []byte("\n")), &r.header); err != nil {
 		return fmt.Errorf("its header: %w", err)
 	}
