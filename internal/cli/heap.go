@@ -9,7 +9,7 @@ const heapFloor = 16 << 20
 const checkBytes = 16 << 20
 
 // raiseHeapFloor holds a block that counts as alive and is never touched, so that it takes address space and no memory.
-// What a run really keeps alive is a few MiB, and each few MiB of answers would start a collection: a hundred in a second,
+// What a run really keeps alive is a few MiB, and each few MiB of answers would start a collection: fifty in a second,
 // for a seventh of all CPU time. A higher GOGC would do as well for small items, and multiply the memory of large ones.
 func raiseHeapFloor() (release func()) {
 	block := make([]byte, heapFloor)

@@ -67,7 +67,7 @@ given up; DATA is then kept, and the same command with --retry asks for just tho
 	f.StringVar(&o.Upstream, "upstream", "builtin", "builtin, or the `URL` of an OpenAI-compatible server")
 	f.StringVar(&o.KeyEnv, "upstream-key-env", "", "`NAME` of the environment variable that holds the upstream's key")
 	f.IntVar(&o.Concurrency, "concurrency", 64, "calls in flight at most; fewer while the upstream throttles")
-	f.IntVar(&o.ChunkItems, "chunk-items", 100, "items that are claimed and saved together")
+	f.IntVar(&o.ChunkItems, "chunk-items", 100, "items that are claimed and saved together; more of them where lines are small")
 	f.StringVar(&onInvalid, "on-invalid", "skip", "`skip|fail`: whether a line that breaks the rules fails alone, or the whole run before anything is asked")
 	f.DurationVar(&o.Timeout, "timeout", 120*time.Second, "of one call")
 	f.DurationVar(&o.GiveUpAfter, "give-up-after", time.Hour, "how long to wait for an upstream that stopped answering")

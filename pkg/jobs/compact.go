@@ -34,7 +34,8 @@ func (a *Aggregate) compact(ctx context.Context, j *Job, s *Split) error {
 		pieces = slices.Clone(s.Pieces)
 		from = pieces[len(pieces)-1].To
 	}
-	name := fmt.Sprintf("jobs/%s/pieces/%05d/%s-%05d-%02d", j.ID, s.N, s.Fold, from, s.Tries[StepCompact].Count)
+	// The revision is of the save above, and so of this try alone: what an earlier one has left is never in the way.
+	name := fmt.Sprintf("jobs/%s/pieces/%05d/%s-%05d-%d", j.ID, s.N, s.Fold, from, s.Revision)
 	p := &pieceWriter{a: a, job: j, answers: lazyFile{files: a.Files, name: name + "-answers"}, errors: lazyFile{files: a.Files, name: name + "-errors"}}
 	defer p.abort()
 	began := a.Now()

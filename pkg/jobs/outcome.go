@@ -113,7 +113,7 @@ func appendQuoted(dst []byte, s string) []byte {
 }
 
 // volatile are the parts of an error message that differ between items of one kind.
-var volatile = regexp.MustCompile(`"[^"]{0,200}"|\B'[^']{0,200}'\B|\b[0-9a-fA-F]{8,}[0-9a-fA-F-]*\b|\b(?:req|chatcmpl|batch)[-_][0-9A-Za-z_-]+\b|[0-9]+`)
+var volatile = regexp.MustCompile(`\b[0-9]+(?:[.:][0-9]+)+\b|"[^"]{0,200}"|\B'[^']{0,200}'\B|\b[0-9a-fA-F]{8,}[0-9a-fA-F-]*\b|\b(?:req|chatcmpl|batch)[-_][0-9A-Za-z_-]+\b|[0-9]+`)
 
 // normalise makes alike what is alike: numbers, ids and quoted text are cut out of an error message, and its end.
 func normalise(message string) string {

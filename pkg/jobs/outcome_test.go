@@ -124,7 +124,8 @@ func TestIDsOfDifferentLinesAndCallsDiffer(t *testing.T) {
 			note(idempotencyKey("k", offset, burial), "call")
 		}
 	}
-	if lineID("j", 7) != lineID("j", 7) || idempotencyKey("j", 7, 1) != idempotencyKey("j", 7, 1) {
+	first, firstKey := lineID("j", 7), idempotencyKey("j", 7, 1)
+	if again, key := lineID("j", 7), idempotencyKey("j", 7, 1); again != first || key != firstKey {
 		t.Error("ids change")
 	}
 }

@@ -241,7 +241,7 @@ func TestDamagedPartIsAnErrorAndNoPanic(t *testing.T) {
 	for i := range data {
 		damaged := bytes.Clone(data)
 		damaged[i] ^= 1 << (i % 8)
-		readsDamaged(t, fmt.Sprintf("byte %d", i), damaged, want)
+		_ = readsDamaged(t, fmt.Sprintf("byte %d", i), damaged, want)
 	}
 }
 
@@ -257,8 +257,8 @@ func TestDamageInALargePartIsFoundByItsEnd(t *testing.T) {
 		i := random.IntN(len(data))
 		damaged := bytes.Clone(data)
 		damaged[i] ^= 1 << random.IntN(8)
-		readsDamaged(t, fmt.Sprintf("byte %d of %d", i, len(data)), damaged, want)
-		readsDamaged(t, fmt.Sprintf("cut off after %d of %d bytes", i, len(data)), data[:i], want)
+		_ = readsDamaged(t, fmt.Sprintf("byte %d of %d", i, len(data)), damaged, want)
+		_ = readsDamaged(t, fmt.Sprintf("cut off after %d of %d bytes", i, len(data)), data[:i], want)
 	}
 }
 
