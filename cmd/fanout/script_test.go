@@ -3,24 +3,46 @@ package main
 import (
 	"errors"
 	"flag"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/fanout-inference/fanout/pkg/upstream/upstreamtest"
 )
 
 var update = flag.Bool("update", false, "write what is seen into the golden files and scripts instead of comparing")
 
 // TestMain makes this test binary answer to the name fanout as well, so that tests run the real main in a process of its own.
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"fanout": main})
+	// Most tests here wait for back-offs and timeouts of another process, not for a core.
+	if err := flag.Set("test.parallel", "16"); err != nil {
+		panic(err)
+	}
+	testscript.Main(tests{m}, map[string]func(){"fanout": main, "fanout-crashing": crashing, "peak-memory": peakMemory})
 }
 
-// TestScripts runs testdata/script. $EXAMPLES is the folder of example inputs.
+// tests are all tests, and what is to be tidied up after them.
+type tests struct{ *testing.M }
+
+func (m tests) Run() int {
+	code := m.M.Run()
+	if builtIn != "" && os.RemoveAll(builtIn) != nil {
+		return max(code, 1)
+	}
+	return code
+}
+
+// TestScripts runs testdata/script. $EXAMPLES is the folder of example inputs, $UPSTREAM the URL of an upstream of the
+// script's own.
 func TestScripts(t *testing.T) {
+	t.Parallel()
 	examples, err := filepath.Abs("../../examples")
 	if err != nil {
 		t.Fatal(err)
@@ -31,15 +53,82 @@ func TestScripts(t *testing.T) {
 		RequireUniqueNames:  true,
 		UpdateScripts:       *update,
 		Setup: func(env *testscript.Env) error {
+			upstream := newScriptUpstream()
+			server := httptest.NewServer(upstream)
+			env.Defer(func() {
+				server.CloseClientConnections()
+				server.Close()
+			})
+			env.Values[upstreamOfScript] = upstream
+			env.Setenv("UPSTREAM", server.URL)
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
 			return os.MkdirAll(filepath.Join(env.WorkDir, ".tmp"), 0o700)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"exits": exits,
-			"empty": empty,
+			"exits":   exits,
+			"empty":   empty,
+			"weather": setWeather,
+			"calls":   calls,
+			"called":  called,
 		},
 	})
+}
+
+// scriptUpstream is the upstream of a script. called is closed at its first call.
+type scriptUpstream struct {
+	upstreamtest.Server
+	called <-chan struct{}
+}
+
+type scriptKey struct{}
+
+var upstreamOfScript = scriptKey{}
+
+func newScriptUpstream() *scriptUpstream {
+	u := new(scriptUpstream)
+	u.OnCall, u.called = callsUntil(1)
+	return u
+}
+
+func upstreamOf(ts *testscript.TestScript) *scriptUpstream {
+	return ts.Value(upstreamOfScript).(*scriptUpstream)
+}
+
+// setWeather WORDS... makes the weather of every request that asks for none; no words are fair.
+func setWeather(ts *testscript.TestScript, neg bool, args []string) {
+	if neg {
+		ts.Fatalf("usage: weather WORDS...")
+	}
+	ts.Check(upstreamOf(ts).SetWeather(strings.Join(args, " ")))
+}
+
+// calls N [TEXT] compares how many calls came so far, in all or with that text.
+func calls(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 1 || len(args) > 2 {
+		ts.Fatalf("usage: calls N [TEXT]")
+	}
+	want, err := strconv.Atoi(args[0])
+	ts.Check(err)
+	got := upstreamOf(ts).Calls()
+	if len(args) == 2 {
+		got = upstreamOf(ts).CallsOf(args[1])
+	}
+	if got != want {
+		ts.Fatalf("%d calls, want %d", got, want)
+	}
+}
+
+// called waits for the first call.
+func called(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) > 0 {
+		ts.Fatalf("usage: called")
+	}
+	select {
+	case <-upstreamOf(ts).called:
+	case <-time.After(patience):
+		ts.Fatalf("waited in vain for a call")
+	}
 }
 
 // exits CODE COMMAND... runs a command that must end with that exit code.
