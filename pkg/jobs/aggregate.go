@@ -13,7 +13,8 @@ import (
 // Aggregate advances splits and jobs from dispatch to the end: fold, compact, finalize; and it sweeps.
 type Aggregate struct {
 	visitor
-	opt AggregateOptions
+	opt   AggregateOptions
+	parts *parts
 
 	mu      sync.Mutex
 	settled map[splitKey]prefix
@@ -44,7 +45,7 @@ func NewAggregate(p Ports, opt AggregateOptions) *Aggregate {
 	opt.FoldEvery = cmp.Or(opt.FoldEvery, 10*time.Second)
 	opt.PieceBytes = cmp.Or(opt.PieceBytes, 1<<30)
 	opt.PieceAge = cmp.Or(opt.PieceAge, 60*time.Second)
-	a := &Aggregate{opt: opt, settled: map[splitKey]prefix{}}
+	a := &Aggregate{opt: opt, parts: newParts(p.Files), settled: map[splitKey]prefix{}}
 	a.visitor = visitor{
 		Ports: p,
 		queue: QueueAggregate,

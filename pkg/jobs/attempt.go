@@ -311,7 +311,7 @@ func (a *attempt) writePart(ctx context.Context) error {
 	}
 	slices.SortFunc(a.outcomes, func(x, y outcome) int { return cmp.Compare(x.Ordinal, y.Ordinal) })
 	h := &partHeader{V: SchemaVersion, Chunk: a.c.ID, Attempt: a.attempt, Seq: a.seq + 1, Outcomes: a.outcomes}
-	if err := writePart(context.WithoutCancel(ctx), a.w.Files, h); err != nil {
+	if err := a.w.parts.write(context.WithoutCancel(ctx), h); err != nil {
 		return fmt.Errorf("save chunk %s: %w", a.c.ID, err)
 	}
 	a.seq++

@@ -204,7 +204,7 @@ func (p *pieceWriter) outcomes(ctx context.Context, c *Chunk, lines map[int][]by
 			continue
 		}
 		if readers[i] == nil {
-			if readers[i], err = openPart(ctx, p.a.Files, partName(c.ID, c.Parts[i].Attempt, c.Parts[i].Seq)); err != nil {
+			if readers[i], err = p.a.parts.open(ctx, partName(c.ID, c.Parts[i].Attempt, c.Parts[i].Seq)); err != nil {
 				return err
 			}
 		}

@@ -218,14 +218,15 @@ type Gates struct {
 
 // How gates are kept.
 const (
-	maxGates     = 1024             // idle ones above this are forgotten, oldest first: models are named by strangers
-	gateReadAge  = 5 * time.Second  // a pause of elsewhere is seen within this
-	gateSaveAge  = time.Minute      // the width and the last answer are saved so often
-	outageAfter  = 15 * time.Minute // without an answer while calls fail, and the upstream+model is paused
-	probeEvery   = time.Minute      // a paused one lets one chunk through so often
-	mostFailing  = 256              // items that are told apart while nobody is answered
-	mostClosed   = 30 * time.Second // for one Retry-After; a longer one is asked for again
-	gateConflict = 3                // tries to save against others
+	maxGates     = 1024                   // idle ones above this are forgotten, oldest first: models are named by strangers
+	gateReadAge  = 5 * time.Second        // a pause of elsewhere is seen within this
+	gateSaveAge  = time.Minute            // the width and the last answer are saved so often
+	outageAfter  = 15 * time.Minute       // without an answer while calls fail, and the upstream+model is paused
+	probeEvery   = time.Minute            // a paused one lets one chunk through so often
+	openSpread   = 200 * time.Millisecond // over which those who wait for it to open come back
+	mostFailing  = 256                    // items that are told apart while nobody is answered
+	mostClosed   = 30 * time.Second       // for one Retry-After; a longer one is asked for again
+	gateConflict = 3                      // tries to save against others
 )
 
 // newGates makes an empty set; ceiling is the most calls in flight for each.

@@ -27,7 +27,10 @@ func (a *attempt) launch(ctx context.Context) error {
 			a.leaveGate()
 			a.gate = it.gate.Gate
 		}
-		ok, a.opensAt = it.gate.enter(&a.turn, a.w.Now())
+		ok, opens := it.gate.enter(&a.turn, a.w.Now())
+		if !opens.IsZero() {
+			a.opensAt = opens.Add(a.w.Jitter(openSpread)) // not all at the same instant
+		}
 		if !ok {
 			return nil
 		}

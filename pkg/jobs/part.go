@@ -70,31 +70,46 @@ func partName(c ChunkID, attempt, seq int) string {
 	return fmt.Sprintf("%s%06d-%04d", partPrefix(c), attempt, seq)
 }
 
-// Coders are shared: each holds a window of memory. The window bounds what a reader of many parts needs.
+// parts writes and reads parts. Its coders are kept for the next part: each holds a window of memory. The window bounds
+// what a reader of many parts needs.
+type parts struct {
+	files    Files
+	encoders sync.Pool // of *zstd.Encoder
+	decoders sync.Pool // of *zstd.Decoder
+}
+
 const partWindow = 256 << 10
 
-var encoders = sync.Pool{New: func() any {
+func newParts(files Files) *parts { return &parts{files: files} }
+
+func (p *parts) encoder() *zstd.Encoder {
+	if e, ok := p.encoders.Get().(*zstd.Encoder); ok {
+		return e
+	}
 	e, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedFastest), zstd.WithEncoderConcurrency(1),
 		zstd.WithWindowSize(partWindow), zstd.WithLowerEncoderMem(true))
 	if err != nil {
-		panic(err)
+		panic(err) // the options are constants
 	}
 	return e
-}}
+}
 
-var decoders = sync.Pool{New: func() any {
+func (p *parts) decoder() *zstd.Decoder {
+	if d, ok := p.decoders.Get().(*zstd.Decoder); ok {
+		return d
+	}
 	d, err := zstd.NewReader(nil, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20))
 	if err != nil {
-		panic(err)
+		panic(err) // the options are constants
 	}
 	return d
-}}
+}
 
-// writePart writes one part. That it exists already is fine: only this attempt writes this name, so it is this very part,
+// write writes one part. That it exists already is fine: only this attempt writes this name, so it is this very part,
 // written before a crash or a lost answer.
-func writePart(ctx context.Context, files Files, h *partHeader) error {
+func (p *parts) write(ctx context.Context, h *partHeader) error {
 	name := partName(h.Chunk, h.Attempt, h.Seq)
-	w, err := files.Create(ctx, name)
+	w, err := p.files.Create(ctx, name)
 	if err != nil {
 		return fmt.Errorf("write part %s: %w", name, err)
 	}
@@ -103,8 +118,8 @@ func writePart(ctx context.Context, files Files, h *partHeader) error {
 	if err != nil {
 		return fmt.Errorf("write part %s: %w", name, err)
 	}
-	z := encoders.Get().(*zstd.Encoder)
-	defer encoders.Put(z)
+	z := p.encoder()
+	defer p.encoders.Put(z)
 	z.Reset(w)
 	_, err = z.Write(append(head, '\n'))
 	for _, o := range h.Outcomes {
@@ -126,18 +141,19 @@ type partReader struct {
 	header partHeader
 	next   int // index of the outcome whose line comes next
 
-	file io.ReadCloser
-	z    *zstd.Decoder
-	buf  *bufio.Reader
+	parts *parts
+	file  io.ReadCloser
+	z     *zstd.Decoder
+	buf   *bufio.Reader
 }
 
-// openPart reads a part's header.
-func openPart(ctx context.Context, files Files, name string) (*partReader, error) {
-	f, err := files.Read(ctx, FileRef{Name: name}, 0, -1)
+// open reads a part's header.
+func (p *parts) open(ctx context.Context, name string) (*partReader, error) {
+	f, err := p.files.Read(ctx, FileRef{Name: name}, 0, -1)
 	if err != nil {
 		return nil, fmt.Errorf("read part %s: %w", name, err)
 	}
-	r := &partReader{file: f, z: decoders.Get().(*zstd.Decoder)}
+	r := &partReader{parts: p, file: f, z: p.decoder()}
 	if err := r.readHeader(); err != nil {
 		r.close()
 		return nil, fmt.Errorf("read part %s: %w", name, err)
@@ -218,7 +234,7 @@ func (r *partReader) copy(w io.Writer, n int) error {
 func (r *partReader) close() {
 	if r.z != nil {
 		_ = r.z.Reset(nil)
-		decoders.Put(r.z)
+		r.parts.decoders.Put(r.z)
 		r.z = nil
 	}
 	_ = r.file.Close() // only read from

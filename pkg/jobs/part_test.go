@@ -58,7 +58,7 @@ func smallPart() *partHeader {
 // savePart writes a part and returns its name and bytes.
 func savePart(t rapid.TB, files *memFiles, h *partHeader) (string, []byte) {
 	t.Helper()
-	if err := writePart(context.Background(), files, h); err != nil {
+	if err := newParts(files).write(context.Background(), h); err != nil {
 		t.Fatal(err)
 	}
 	name := partName(h.Chunk, h.Attempt, h.Seq)
@@ -71,7 +71,7 @@ func savePart(t rapid.TB, files *memFiles, h *partHeader) (string, []byte) {
 
 // readPart reads all that a part says and holds.
 func readPart(files Files, name string) (h partHeader, err error) {
-	r, err := openPart(context.Background(), files, name)
+	r, err := newParts(files).open(context.Background(), name)
 	if err != nil {
 		return h, err
 	}
@@ -115,7 +115,7 @@ func TestPartReadsBackAsItWasWritten(t *testing.T) {
 		if d := cmp.Diff(*want, got, wholePart, cmpopts.EquateEmpty()); d != "" {
 			t.Fatalf("part (-written +read):\n%s", d)
 		}
-		r, err := openPart(context.Background(), files, name)
+		r, err := newParts(files).open(context.Background(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -196,7 +196,7 @@ func TestPartSaysWhatIsNotInIt(t *testing.T) {
 		ordinal int
 		sample  bool
 	}{{1, false}, {4, false}, {3, true}, {100, false}} {
-		r, err := openPart(t.Context(), files, name)
+		r, err := newParts(files).open(t.Context(), name)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -205,7 +205,7 @@ func TestPartSaysWhatIsNotInIt(t *testing.T) {
 		}
 		r.close()
 	}
-	if _, err := openPart(t.Context(), files, "gone"); !errors.Is(err, ErrNotFound) {
+	if _, err := newParts(files).open(t.Context(), "gone"); !errors.Is(err, ErrNotFound) {
 		t.Errorf("a part that is gone: %v", err)
 	}
 }
@@ -297,7 +297,7 @@ func TestPartThatIsNoneIsRefused(t *testing.T) {
 	}
 	files := newMemFiles()
 	files.put("newer", compressed(t, `{"v":2,"outcomes":[]}`+"\n"))
-	if _, err := openPart(t.Context(), files, "newer"); !errors.Is(err, ErrNewer) {
+	if _, err := newParts(files).open(t.Context(), "newer"); !errors.Is(err, ErrNewer) {
 		t.Errorf("a part of a newer version: %v", err)
 	}
 }
@@ -319,7 +319,7 @@ func TestCodersAreAsGoodAsNewAfterAFailure(t *testing.T) {
 		if _, err := readPart(files, "damaged"); err == nil {
 			t.Fatal("half a part is read")
 		}
-		if err := writePart(t.Context(), brokenFiles{files}, want); err == nil || !strings.Contains(err.Error(), "write part "+name) {
+		if err := newParts(brokenFiles{files}).write(t.Context(), want); err == nil || !strings.Contains(err.Error(), "write part "+name) {
 			t.Fatalf("writing to a full disk: %v", err)
 		}
 		if _, err := readPart(files, name); err != nil {
@@ -374,7 +374,7 @@ func TestOutcomesOfSeveralPartsComeOutInInputOrder(t *testing.T) {
 				answers += fmt.Sprintf("%d a of %d-%d\n", o, from.Attempt, from.Seq)
 			}
 		}
-		a := &Aggregate{visitor: visitor{Ports: Ports{Files: files}}}
+		a := &Aggregate{parts: newParts(files), visitor: visitor{Ports: Ports{Files: files}}}
 		p := &pieceWriter{a: a, job: &Job{}, answers: lazyFile{files: files, name: "answers"}, errors: lazyFile{files: files, name: "errors"}}
 		if err := p.outcomes(context.Background(), &c, open); err != nil {
 			t.Fatal(err)

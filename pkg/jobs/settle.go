@@ -164,7 +164,7 @@ func (a *attempt) adopt(ctx context.Context) error {
 		if known[f.Name] {
 			continue
 		}
-		r, err := openPart(ctx, a.w.Files, f.Name)
+		r, err := a.w.parts.open(ctx, f.Name)
 		if err != nil {
 			return fmt.Errorf("adopt parts of chunk %s: %w", a.c.ID, err)
 		}

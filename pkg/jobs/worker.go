@@ -17,6 +17,7 @@ type Worker struct {
 	Ports
 	opt       WorkerOptions
 	gates     *Gates
+	parts     *parts
 	room      *room
 	drain     chan struct{}
 	once      sync.Once
@@ -72,6 +73,7 @@ func NewWorker(p Ports, opt WorkerOptions) *Worker {
 		Ports: p,
 		opt:   opt,
 		gates: newGates(p.Registry, p.Now, opt.Concurrency),
+		parts: newParts(p.Files),
 		room:  &room{items: opt.Concurrency, bytes: opt.HeldBytes},
 		drain: make(chan struct{}),
 		seen:  map[JobID]sighting{},
