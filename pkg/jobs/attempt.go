@@ -53,6 +53,7 @@ type attempt struct {
 	held     []heldItem
 	touched  []*gateUse // gates used, in order of first use
 
+	began   time.Time
 	now     time.Time // as of this round of the loop
 	wake    chan struct{}
 	mu      sync.Mutex
@@ -110,7 +111,8 @@ func newAttempt(w *Worker, j *Job, d Message, m *ChunkMessage, c *Chunk, orphan 
 	maps.Copy(a.calls, c.Calls)
 	maps.Copy(a.failures, c.Failures)
 	a.turn.wake = a.rouse
-	a.renewAt = w.Now().Add(w.opt.Lease / 3)
+	a.began = w.Now()
+	a.renewAt = a.began.Add(w.opt.Lease / 3)
 	return a
 }
 
@@ -310,11 +312,11 @@ func (a *attempt) writePart(ctx context.Context) error {
 		return nil
 	}
 	slices.SortFunc(a.outcomes, func(x, y outcome) int { return cmp.Compare(x.Ordinal, y.Ordinal) })
-	h := &partHeader{V: SchemaVersion, Chunk: a.c.ID, Attempt: a.attempt, Seq: a.seq + 1, Outcomes: a.outcomes}
+	a.seq++ // also if this fails: it may be there all the same, and the next part has more in it
+	h := &partHeader{V: SchemaVersion, Chunk: a.c.ID, Attempt: a.attempt, Seq: a.seq, Outcomes: a.outcomes}
 	if err := a.w.parts.write(context.WithoutCancel(ctx), h); err != nil {
 		return fmt.Errorf("save chunk %s: %w", a.c.ID, err)
 	}
-	a.seq++
 	a.unsaved = append(a.unsaved, h)
 	a.w.unwritten.Add(-int64(a.bytes))
 	a.outcomes, a.bytes = nil, 0

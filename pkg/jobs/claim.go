@@ -352,7 +352,7 @@ func (w *Worker) park(ctx context.Context, d Message, m *ChunkMessage) error {
 		c.Waits = parkedByJob
 		err := w.Ledger.SaveChunk(ctx, c)
 		if err == nil {
-			return w.parked(ctx, d, c)
+			return w.parked(ctx, d, c, nil)
 		}
 		if !errors.Is(err, ErrConflict) {
 			return fmt.Errorf("park chunk %s: %w", m.ID(), err)
@@ -362,14 +362,15 @@ func (w *Worker) park(ctx context.Context, d Message, m *ChunkMessage) error {
 }
 
 // parked ends the message of a chunk that was just parked. Whoever resumes a job writes that and then reads the chunks, so
-// one of us sees the other (as in rule 3): a message that nobody would send again is given back.
-func (w *Worker) parked(ctx context.Context, d Message, c *Chunk) error {
+// one of us sees the other (as in rule 3): a message that nobody would send again is given back. probed is the pause that
+// this delivery has probed, if it has: the next probe of it is the sweep's to send.
+func (w *Worker) parked(ctx context.Context, d Message, c *Chunk, probed *Pause) error {
 	if c.Waits == parkedByJob {
 		j, err := w.lookAgain(ctx, c.ID.Job)
 		if err != nil {
 			return err
 		}
-		if j.Pause == nil || probes(j.Pause, c.ID) {
+		if j.Pause == nil || probes(j.Pause, c.ID) && (probed == nil || !j.Pause.ProbeAt.Equal(probed.ProbeAt)) {
 			return w.giveBack(ctx, d)
 		}
 	}

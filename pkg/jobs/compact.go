@@ -12,10 +12,6 @@ import (
 // error lines for items that will never have one. It makes them from chunks whose generation is the fold's, or else folds
 // again; pieces of an older generation are left behind (rule 2).
 func (a *Aggregate) compact(ctx context.Context, j *Job, s *Split) error {
-	s.Tries = s.Tries.begun(StepCompact, &a.Ports)
-	if err := a.Ledger.SaveSplit(ctx, s); err != nil {
-		return fmt.Errorf("note the try: %w", err)
-	}
 	cuts, err := readCuts(ctx, a.Files, s.Scanned.Cuts)
 	if err != nil {
 		return err
@@ -34,7 +30,7 @@ func (a *Aggregate) compact(ctx context.Context, j *Job, s *Split) error {
 		pieces = slices.Clone(s.Pieces)
 		from = pieces[len(pieces)-1].To
 	}
-	// The revision is of the save above, and so of this try alone: what an earlier one has left is never in the way.
+	// The revision is of the save that noted this try, and so of it alone: what an earlier one has left is never in the way.
 	name := fmt.Sprintf("jobs/%s/pieces/%05d/%s-%05d-%d", j.ID, s.N, s.Fold, from, s.Revision)
 	p := &pieceWriter{a: a, job: j, answers: lazyFile{files: a.Files, name: name + "-answers"}, errors: lazyFile{files: a.Files, name: name + "-errors"}}
 	defer p.abort()

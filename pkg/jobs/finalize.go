@@ -16,12 +16,11 @@ func (a *Aggregate) finalize(ctx context.Context, j *Job, all Survey) error {
 		j.moveTo(j.Stop.As, now)
 		return a.saveJob(ctx, j)
 	}
-	j.Tries = j.Tries.begun(StepFinalize, &a.Ports)
 	if j.Phase == PhaseInProgress {
 		j.moveTo(PhaseFinalizing, now)
-	}
-	if err := a.saveJob(ctx, j); err != nil {
-		return fmt.Errorf("note the try: %w", err)
+		if err := a.saveJob(ctx, j); err != nil {
+			return fmt.Errorf("save it: %w", err)
+		}
 	}
 	answers, failures, err := a.pieces(ctx, j, all)
 	if err != nil {

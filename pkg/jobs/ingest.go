@@ -81,10 +81,6 @@ func Submit(ctx context.Context, p Ports, j Job) (Job, error) {
 
 // scan validates and cuts a split. The first writer wins; all write the same.
 func (in *Ingest) scan(ctx context.Context, j *Job, s *Split) error {
-	s.Tries = s.Tries.begun(StepScan, &in.Ports)
-	if err := in.Ledger.SaveSplit(ctx, s); err != nil {
-		return fmt.Errorf("note the try: %w", err)
-	}
 	scanned, err := scanToFiles(ctx, in.Files, j, s.N)
 	if errors.Is(err, ErrChanged) {
 		return writeStop(ctx, &in.Ports, j.ID, inputModified(err))
@@ -105,10 +101,6 @@ func inputModified(err error) Stop {
 
 // check looks for ids that stand in more than one line, over all splits, and gives the verdict.
 func (in *Ingest) check(ctx context.Context, j *Job, all Survey) error {
-	j.Tries = j.Tries.begun(StepCheck, &in.Ports)
-	if err := in.saveJob(ctx, j); err != nil {
-		return fmt.Errorf("note the try: %w", err)
-	}
 	found, err := checkToFiles(ctx, in.Files, in.Ledger, j, in.opt.CheckBytes)
 	if err != nil {
 		return err

@@ -81,6 +81,7 @@ type Job struct {
 	Entered  map[Phase]time.Time // when it last entered each
 	Stop     *Stop               `json:",omitempty"`
 	Pause    *Pause              `json:",omitempty"` // of the whole job; those of an upstream+model are in their gate
+	Resumed  time.Time           `json:",omitzero"`  // when a pause of the whole job was last ended on demand
 	Checked  *Checked            `json:",omitempty"` // nil = duplicates not looked for yet
 	Totals   Totals              // of the last fold
 	Fold     Generation          // of the splits' folds that Totals were made from

@@ -85,7 +85,7 @@ func largestTotals() Totals {
 func largestTries() Tries {
 	tries := Tries{}
 	for _, step := range []Step{StepScan, StepCheck, StepDispatch, StepFold, StepCompact, StepFinalize} {
-		tries[step] = Try{MaxTries, strings.Repeat("o", 128), latest}
+		tries[step] = Try{Count: MaxTries, Owner: strings.Repeat("o", 128), First: latest, At: latest}
 	}
 	return tries
 }
@@ -189,7 +189,7 @@ func TestLargestJobRecordFitsItsStore(t *testing.T) {
 func TestRecordsReadBackAsTheyWereWritten(t *testing.T) {
 	c := largestChunk(9, 4)
 	j := Job{V: 1, ID: "j", Phase: PhaseInProgress, Entered: map[Phase]time.Time{PhaseValidating: latest}, HashKey: [16]byte{1, 2}, Fold: Generation{3}, Created: latest, MovedAt: latest}
-	s := Split{V: 1, Job: "j", N: 3, Reopening: map[int64]int{1 << 50: 2}, Fold: Generation{3}, Tries: Tries{StepCompact: {2, "o", latest}}}
+	s := Split{V: 1, Job: "j", N: 3, Reopening: map[int64]int{1 << 50: 2}, Fold: Generation{3}, Tries: Tries{StepCompact: {Count: 2, Owner: "o", First: latest, At: latest}}}
 	readsBack(t, c, func(r *Chunk) *int64 { return &r.Revision })
 	readsBack(t, j, func(r *Job) *int64 { return &r.Revision })
 	readsBack(t, s, func(r *Split) *int64 { return &r.Revision })

@@ -63,20 +63,24 @@ func (p *Ports) sendParked(ctx context.Context, m *ChunkMessage, c *Chunk) error
 // mayLeave tells whether what the chunk waits for is over, or due for a probe with this very chunk.
 func (p *Ports) mayLeave(ctx context.Context, j *Job, c *Chunk, seen map[string]*gateRecord) (bool, error) {
 	now := p.Now()
-	if c.Waits == parkedByJob {
-		if j.Pause == nil {
-			return true, nil
-		}
-		if !j.Pause.probeDue(now) {
-			return false, nil
-		}
-		probing := j.Pause.probing(c.ID, now)
-		j.Pause = &probing
-		return true, p.saveJob(ctx, j)
-	}
-	if j.Pause != nil {
+	if j.Pause != nil && !j.Pause.probeDue(now) {
 		return false, nil
 	}
+	if c.Waits != parkedByJob {
+		if ok, err := p.gateLets(ctx, c, seen, now); !ok || err != nil {
+			return false, err
+		}
+	}
+	if j.Pause == nil {
+		return true, nil
+	}
+	probing := j.Pause.probing(c.ID, now) // also where its gate is paused: the chunk probes both
+	j.Pause = &probing
+	return true, p.saveJob(ctx, j)
+}
+
+// gateLets tells whether the gate that the chunk waits for is open again, or due for a probe with this very chunk.
+func (p *Ports) gateLets(ctx context.Context, c *Chunk, seen map[string]*gateRecord, now time.Time) (bool, error) {
 	id := gateOf(c.Waits)
 	rec := seen[c.Waits]
 	if rec == nil {

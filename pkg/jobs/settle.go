@@ -249,7 +249,7 @@ func (a *attempt) end(ctx context.Context) error {
 	case fateDone, fateReleased:
 		return nudge(ctx, a.w.Ports, id.Job, id.Split)
 	case fateParked:
-		return a.w.parked(ctx, a.d, a.c)
+		return a.w.parked(ctx, a.d, a.c, a.job.Pause)
 	case fateDead:
 		return a.w.bury(ctx, a.d, a.c)
 	case fateReturned:
@@ -342,8 +342,8 @@ func (a *attempt) endPauses(ctx context.Context) error {
 // pauseJob holds the job: its calls are refused, and nobody's are answered.
 func (a *attempt) pauseJob(ctx context.Context) error {
 	return a.changePause(ctx, func(j *Job) bool {
-		if j.Pause != nil || j.Stopped() {
-			return false
+		if j.Pause != nil || j.Stopped() || j.Resumed.After(a.began) {
+			return false // it was resumed since: what was refused before says nothing
 		}
 		now := a.w.Now()
 		j.Pause = &Pause{Reason: PauseCredential, At: now, ProbeAt: now.Add(probeEvery),

@@ -45,15 +45,35 @@ type Piece struct {
 	To     int // chunks below this index are in this piece or an earlier one
 }
 
-// Tries counts how often steps were begun without having ended, and who is at them. Five, and the job is stopped.
+// Tries counts how often steps were begun without having ended, and who is at them.
 type Tries map[Step]Try
 
 // Try is the last try of a step.
 type Try struct {
 	Count int
+	Died  int       `json:",omitempty"` // of these, how many ended in a panic or with their process
+	Why   string    `json:",omitempty"` // how the last one that said so failed
+	First time.Time // when the first of them was begun
+	At    time.Time // when the last was
 	Owner string    `json:",omitempty"` // who is at it; "" = nobody: the step failed, and said so
-	At    time.Time // when it was begun
 }
 
-// MaxTries is how often a step is begun before its job is stopped as failed.
-const MaxTries = 5
+// A step stops its job as failed when so many tries have ended in a panic or with their process; and when so many have
+// failed, but not before so much time: what they need may be down, and come back.
+const (
+	MaxTries   = 5
+	MaxTryTime = 6 * time.Hour
+)
+
+// worn tells whether the step has had its last try; the one that is noted has ended.
+func (t Try) worn(now time.Time) bool {
+	return t.died() >= MaxTries || t.Count >= MaxTries && now.Sub(t.First) >= MaxTryTime
+}
+
+// died counts the try that is noted too: it has not said how it ended.
+func (t Try) died() int {
+	if t.Owner != "" {
+		return t.Died + 1
+	}
+	return t.Died
+}

@@ -30,7 +30,7 @@ func writeStop(ctx context.Context, p *Ports, id JobID, stop Stop) error {
 		if j, err = p.Ledger.Job(ctx, id); err != nil {
 			return err
 		}
-		if j.Stop != nil || j.Phase.Ended() {
+		if j.Phase.Ended() || j.Stop != nil && stop.As != PhaseFailed { // what cannot be published fails, whatever stopped it
 			return nil
 		}
 		stop.At = p.Now()
@@ -69,6 +69,9 @@ func Resume(ctx context.Context, p Ports, id JobID) error {
 	err := untilSaved(func() (err error) {
 		if j, err = p.Ledger.Job(ctx, id); err != nil || j.Pause == nil && j.Tries == nil {
 			return err
+		}
+		if j.Pause != nil {
+			j.Resumed = p.Now()
 		}
 		j.Pause, j.Tries = nil, nil
 		return p.saveJob(ctx, &j)

@@ -28,9 +28,11 @@ const (
 // task is a step that is due, bound to the records that say so.
 type task struct {
 	step  Step
-	where string // for errors: "scan split 3 of job x"
-	try   Try    // the last one, without end
+	where string                   // for errors: "scan split 3 of job x"
+	try   Try                      // the last one, without end
+	begin func(owner string) error // notes a try
 	run   func() error
+	owner string // of the try that this visit has noted
 }
 
 // advance visits a split, or the job itself. nil = nothing is left to do here.
@@ -53,13 +55,24 @@ func (v *visitor) advance(ctx context.Context, d Message, m *AdvanceMessage) err
 			return nil
 		case t.step.Owner() != v.queue:
 			return send(ctx, v.Queue, t.step.Owner(), encodeMessage(m))
-		case t.try.under(&v.Ports):
-			until := t.try.At.Add(stepLease)
-			return v.comeAgain(ctx, d, until, &Deferred{Until: until, Why: "somebody is at it: " + t.where})
-		case t.try.Count >= MaxTries:
-			return v.giveUp(ctx, j.ID, t, errors.New("its process died each time"))
 		}
-		err = guard(t.run)
+		if until := t.try.rests(&v.Ports); v.Now().Before(until) {
+			why := "it was tried a moment ago: "
+			if t.try.Owner != "" {
+				why = "somebody is at it: "
+			}
+			return v.comeAgain(ctx, d, until, &Deferred{Until: until, Why: why + t.where})
+		}
+		if t.try.worn(v.Now()) {
+			return v.giveUp(ctx, j.ID, t)
+		}
+		if t.step.counted() {
+			t.owner = v.newOwner()
+			err = t.begin(t.owner)
+		}
+		if err == nil {
+			err = guard(t.run)
+		}
 		switch {
 		case err == nil:
 			folded = folded || t.step == StepFold
@@ -67,6 +80,7 @@ func (v *visitor) advance(ctx context.Context, d Message, m *AdvanceMessage) err
 			return nil
 		case errors.Is(err, ErrConflict): // somebody moved it meanwhile: look again
 			folded = false
+			v.letGo(ctx, m, t, func(Try) Try { return t.try })
 		default:
 			return v.failed(ctx, d, m, t, err)
 		}
@@ -77,11 +91,14 @@ func (v *visitor) advance(ctx context.Context, d Message, m *AdvanceMessage) err
 // errDone ends a visit: others do what comes next.
 var errDone = errors.New("done")
 
+// stepPanic is a step that panicked.
+type stepPanic struct{ error }
+
 // guard makes an error of a panic, so that a step that panics uses up its tries.
 func guard(step func() error) (err error) {
 	defer func() {
 		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
+			err = &stepPanic{fmt.Errorf("panic: %v\n%s", r, debug.Stack())}
 		}
 	}()
 	return step()
@@ -95,8 +112,14 @@ func (v *visitor) next(ctx context.Context, j *Job, m *AdvanceMessage, folded bo
 			return task{}, fmt.Errorf("read the splits of job %s: %w", j.ID, err)
 		}
 		step := NextForJob(j, all)
-		run := func() error { return v.job[step](ctx, j, all) }
-		return task{step, fmt.Sprintf("%s job %s", step, j.ID), j.Tries[step], run}, nil
+		return task{
+			step: step, where: fmt.Sprintf("%s job %s", step, j.ID), try: j.Tries[step],
+			begin: func(owner string) error {
+				j.Tries = j.Tries.begun(step, owner, v.Now())
+				return v.saveJob(ctx, j)
+			},
+			run: func() error { return v.job[step](ctx, j, all) },
+		}, nil
 	}
 	if m.Split >= j.Splits() {
 		return task{}, nil
@@ -109,8 +132,14 @@ func (v *visitor) next(ctx context.Context, j *Job, m *AdvanceMessage, folded bo
 		return task{}, fmt.Errorf("read split %d of job %s: %w", m.Split, j.ID, err)
 	}
 	step := NextForSplit(j, &s, folded)
-	run := func() error { return v.split[step](ctx, j, &s) }
-	return task{step, fmt.Sprintf("%s split %d of job %s", step, m.Split, j.ID), s.Tries[step], run}, nil
+	return task{
+		step: step, where: fmt.Sprintf("%s split %d of job %s", step, m.Split, j.ID), try: s.Tries[step],
+		begin: func(owner string) error {
+			s.Tries = s.Tries.begun(step, owner, v.Now())
+			return v.Ledger.SaveSplit(ctx, &s)
+		},
+		run: func() error { return v.split[step](ctx, j, &s) },
+	}, nil
 }
 
 // failed puts the message off, and stops the job when the step has had its last try.
@@ -120,14 +149,17 @@ func (v *visitor) failed(ctx context.Context, d Message, m *AdvanceMessage, t ta
 		return v.comeAgain(ctx, d, off.Until, failure)
 	}
 	failure = fmt.Errorf("%s: %w", t.where, failure)
-	switch {
-	case ctx.Err() != nil: // it was cut short: that says nothing of the step
+	if ctx.Err() != nil { // it was cut short: that says nothing of the step
+		v.letGo(ctx, m, t, func(Try) Try { return t.try })
 		return failure
-	case t.step.counted() && t.try.Count+1 >= MaxTries:
-		return v.giveUp(ctx, m.Job, t, failure)
-	case t.step.counted():
-		v.letGo(ctx, m, t.step)
 	}
+	v.letGo(ctx, m, t, func(noted Try) Try {
+		noted.Owner, noted.Why = "", cutShort(failure.Error())
+		if _, died := errors.AsType[*stepPanic](failure); died {
+			noted.Died++
+		}
+		return noted
+	})
 	return v.comeAgain(ctx, d, v.Now().Add(v.Jitter(backOff(firstStepTry, 2*t.try.Count, mostStepTry))), failure)
 }
 
@@ -142,10 +174,23 @@ func (v *visitor) comeAgain(ctx context.Context, d Message, until time.Time, why
 }
 
 // giveUp stops the job: a step of it does not end.
-func (v *visitor) giveUp(ctx context.Context, id JobID, t task, why error) error {
-	reason := fmt.Sprintf("%s: begun %d times without end; last: %v", t.where, MaxTries, why)
+func (v *visitor) giveUp(ctx context.Context, id JobID, t task) error {
+	why := t.try.Why
+	if t.try.Owner != "" {
+		why = "its process died each time"
+	}
+	reason := fmt.Sprintf("%s: begun %d times since %s without end; last: %s", t.where, t.try.Count, t.try.First.UTC().Format(time.RFC3339), why)
 	v.Log.ErrorContext(ctx, "stop a job", "job", id, "reason", reason)
 	return writeStop(ctx, &v.Ports, id, Stop{As: PhaseFailed, Code: string(CodeInternal), Reason: reason})
+}
+
+// cutShort keeps a record from growing with what an error says.
+func cutShort(s string) string {
+	const most = 300
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
 }
 
 // counted tells whether the tries of a step are counted in the record before it is begun.
@@ -158,13 +203,17 @@ func (s Step) counted() bool {
 	}
 }
 
-// begun is the tries with one more of the step, by this process now.
-func (t Tries) begun(step Step, p *Ports) Tries {
+// begun is the tries with one more of the step.
+func (t Tries) begun(step Step, owner string, now time.Time) Tries {
 	t = maps.Clone(t)
 	if t == nil {
 		t = Tries{}
 	}
-	t[step] = Try{Count: t[step].Count + 1, Owner: p.newOwner(), At: p.Now()}
+	try := Try{Count: t[step].Count + 1, Died: t[step].died(), Why: t[step].Why, First: t[step].First, At: now, Owner: owner}
+	if try.First.IsZero() {
+		try.First = now
+	}
+	t[step] = try
 	return t
 }
 
@@ -178,48 +227,61 @@ func (t Tries) done(step Step) Tries {
 	return t
 }
 
-// under tells whether somebody is at the step, as far as can be known: two that do the same would only make each other
-// begin again.
-func (t Try) under(p *Ports) bool {
-	return t.Owner != "" && p.Now().Before(t.At.Add(stepLease)) && (!p.Sole || ownerProcess(t.Owner) == p.Process)
+// rests is until when the step is left alone: while somebody is at it, as far as can be known (two that do the same would
+// only make each other begin again), or until it is time for the next try. Both grow with the tries.
+func (t Try) rests(p *Ports) time.Time {
+	switch {
+	case t.Count == 0, t.Owner != "" && p.Sole && ownerProcess(t.Owner) != p.Process:
+		return time.Time{} // it died with its process
+	case t.Owner != "":
+		return t.At.Add(backOff(stepLease, t.Count-1, mostStepTry))
+	default:
+		return t.At.Add(backOff(firstStepTry, 2*(t.Count-1), mostStepTry))
+	}
 }
 
-// letGo notes that nobody is at the step any more, if that can be noted.
-func (v *visitor) letGo(ctx context.Context, m *AdvanceMessage, step Step) {
+// letGo notes how the try that this visit began has ended.
+func (v *visitor) letGo(ctx context.Context, m *AdvanceMessage, t task, end func(noted Try) Try) {
+	if t.owner == "" {
+		return
+	}
 	ctx = context.WithoutCancel(ctx)
+	change := func(tries Tries) (Tries, bool) {
+		noted := tries[t.step]
+		if noted.Owner != t.owner {
+			return tries, false // it is another's by now, or forgotten
+		}
+		tries = maps.Clone(tries)
+		if tries[t.step] = end(noted); tries[t.step].Count == 0 {
+			tries = tries.done(t.step)
+		}
+		return tries, true
+	}
 	err := untilSaved(func() error {
 		if m.Split == WholeJob {
 			j, err := v.Ledger.Job(ctx, m.Job)
 			if err != nil {
 				return err
 			}
-			if j.Tries = j.Tries.left(step); j.Tries == nil {
+			tries, changed := change(j.Tries)
+			if !changed {
 				return nil
 			}
+			j.Tries = tries
 			return v.saveJob(ctx, &j)
 		}
 		s, err := v.Ledger.Split(ctx, m.Job, m.Split)
 		if err != nil {
 			return err
 		}
-		if s.Tries = s.Tries.left(step); s.Tries == nil {
+		tries, changed := change(s.Tries)
+		if !changed {
 			return nil
 		}
+		s.Tries = tries
 		return v.Ledger.SaveSplit(ctx, &s)
 	})
 	if err != nil {
-		v.Log.WarnContext(ctx, "let go of a step", "step", step, "job", m.Job, "split", m.Split, "error", err)
+		v.Log.WarnContext(ctx, "note the end of a try", "step", t.step, "job", m.Job, "split", m.Split, "error", err)
 	}
-}
-
-// left is the tries with nobody at the step; nil if nobody is.
-func (t Tries) left(step Step) Tries {
-	try := t[step]
-	if try.Owner == "" {
-		return nil
-	}
-	t = maps.Clone(t)
-	try.Owner = ""
-	t[step] = try
-	return t
 }
