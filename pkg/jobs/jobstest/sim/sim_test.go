@@ -1,0 +1,39 @@
+package sim
+
+import (
+	"flag"
+	"os"
+	"testing"
+)
+
+var (
+	seeds = flag.Uint64("seeds", 60, "how many seeds to run")
+	first = flag.Uint64("first", 1, "the first seed")
+	one   = flag.Uint64("seed", 0, "run this seed alone and print its log")
+)
+
+// TestSeeds runs many seeds and holds each to what is promised.
+func TestSeeds(t *testing.T) {
+	if *one != 0 {
+		w := Run(t, *one)
+		_, _ = os.Stdout.WriteString(w.Log())
+		for _, b := range w.Broken() {
+			t.Error(b)
+		}
+		return
+	}
+	seen := Coverage{}
+	broken := 0
+	for seed := *first; seed < *first+*seeds; seed++ {
+		w := Run(t, seed)
+		seen.Add(w)
+		for _, b := range w.Broken() {
+			t.Errorf("seed %d: %s\nreplay: go test ./pkg/jobs/jobstest/sim -run TestSeeds -seed %d", seed, b, seed)
+			broken++
+		}
+		if broken > 10 {
+			t.Fatal("and so on")
+		}
+	}
+	t.Logf("of %d runs, so many showed:\n%s", *seeds, seen)
+}
