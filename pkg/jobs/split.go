@@ -51,14 +51,14 @@ type Tries map[Step]Try
 // Try is the last try of a step.
 type Try struct {
 	Count int
-	Died  int       `json:",omitempty"` // of these, how many ended in a panic or with their process
+	Died  int       `json:",omitempty"` // of these, how many of the last, in a row, ended in a panic or with their process
 	Why   string    `json:",omitempty"` // how the last one that said so failed
 	First time.Time // when the first of them was begun
 	At    time.Time // when the last was
 	Owner string    `json:",omitempty"` // who is at it; "" = nobody: the step failed, and said so
 }
 
-// A step stops its job as failed when so many tries have ended in a panic or with their process; and when so many have
+// A step stops its job as failed when so many tries in a row have ended in a panic or with their process; and when so many have
 // failed, but not before so much time: what they need may be down, and come back.
 const (
 	MaxTries   = 5

@@ -157,6 +157,8 @@ func (v *visitor) failed(ctx context.Context, d Message, m *AdvanceMessage, t ta
 		noted.Owner, noted.Why = "", cutShort(failure.Error())
 		if _, died := errors.AsType[*stepPanic](failure); died {
 			noted.Died++
+		} else {
+			noted.Died = 0
 		}
 		return noted
 	})
