@@ -39,16 +39,11 @@ type task struct {
 func (v *visitor) advance(ctx context.Context, d Message, m *AdvanceMessage) error {
 	folded := false
 	for range maxSteps {
-		j, err := v.Ledger.Job(ctx, m.Job)
-		if errors.Is(err, ErrNotFound) {
+		t, err := v.next(ctx, m, folded)
+		switch {
+		case errors.Is(err, errUnknown):
 			v.Log.WarnContext(ctx, "dropped a message of an unknown job", "job", m.Job)
 			return nil
-		}
-		if err != nil {
-			return fmt.Errorf("read job %s: %w", m.Job, err)
-		}
-		t, err := v.next(ctx, &j, m, folded)
-		switch {
 		case err != nil:
 			return err
 		case t.step == StepNone:
@@ -64,7 +59,7 @@ func (v *visitor) advance(ctx context.Context, d Message, m *AdvanceMessage) err
 			return v.comeAgain(ctx, d, until, &Deferred{Until: until, Why: why + t.where})
 		}
 		if t.try.worn(v.Now()) {
-			return v.giveUp(ctx, j.ID, t)
+			return v.giveUp(ctx, m.Job, t)
 		}
 		if t.step.counted() {
 			t.owner = v.newOwner()
@@ -104,32 +99,37 @@ func guard(step func() error) (err error) {
 	return step()
 }
 
-// next reads what Next needs and binds the step to what it read.
-func (v *visitor) next(ctx context.Context, j *Job, m *AdvanceMessage, folded bool) (task, error) {
-	if m.Split == WholeJob {
-		all, err := survey(j, v.Ledger.Splits(ctx, j.ID))
-		if err != nil {
-			return task{}, fmt.Errorf("read the splits of job %s: %w", j.ID, err)
-		}
-		step := NextForJob(j, all)
-		return task{
-			step: step, where: fmt.Sprintf("%s job %s", step, j.ID), try: j.Tries[step],
-			begin: func(owner string) error {
-				j.Tries = j.Tries.begun(step, owner, v.Now())
-				return v.saveJob(ctx, j)
-			},
-			run: func() error { return v.job[step](ctx, j, all) },
-		}, nil
-	}
-	if m.Split >= j.Splits() {
-		return task{}, nil
-	}
-	s, err := v.Ledger.Split(ctx, j.ID, m.Split)
+// errUnknown is a message of a job that nobody knows.
+var errUnknown = errors.New("no such job")
+
+func (v *visitor) readJob(ctx context.Context, id JobID) (*Job, error) {
+	j, err := v.Ledger.Job(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		s, err = Split{V: SchemaVersion, Job: j.ID, N: m.Split}, nil
+		return nil, errUnknown
 	}
 	if err != nil {
-		return task{}, fmt.Errorf("read split %d of job %s: %w", m.Split, j.ID, err)
+		return nil, fmt.Errorf("read job %s: %w", id, err)
+	}
+	return &j, nil
+}
+
+// next reads what Next needs and binds the step to what it read. What a step will save is read first, and then the facts
+// that it is made from, so that its save fails if another has seen newer ones: a split before its job, whose stop is one
+// of the split's facts; the job before its splits.
+func (v *visitor) next(ctx context.Context, m *AdvanceMessage, folded bool) (task, error) {
+	if m.Split == WholeJob {
+		return v.nextForJob(ctx, m.Job)
+	}
+	s, err := v.Ledger.Split(ctx, m.Job, m.Split)
+	if errors.Is(err, ErrNotFound) {
+		s, err = Split{V: SchemaVersion, Job: m.Job, N: m.Split}, nil
+	}
+	if err != nil {
+		return task{}, fmt.Errorf("read split %d of job %s: %w", m.Split, m.Job, err)
+	}
+	j, err := v.readJob(ctx, m.Job)
+	if err != nil || m.Split >= j.Splits() {
+		return task{}, err
 	}
 	step := NextForSplit(j, &s, folded)
 	return task{
@@ -139,6 +139,26 @@ func (v *visitor) next(ctx context.Context, j *Job, m *AdvanceMessage, folded bo
 			return v.Ledger.SaveSplit(ctx, &s)
 		},
 		run: func() error { return v.split[step](ctx, j, &s) },
+	}, nil
+}
+
+func (v *visitor) nextForJob(ctx context.Context, id JobID) (task, error) {
+	j, err := v.readJob(ctx, id)
+	if err != nil {
+		return task{}, err
+	}
+	all, err := survey(j, v.Ledger.Splits(ctx, id))
+	if err != nil {
+		return task{}, fmt.Errorf("read the splits of job %s: %w", id, err)
+	}
+	step := NextForJob(j, all)
+	return task{
+		step: step, where: fmt.Sprintf("%s job %s", step, id), try: j.Tries[step],
+		begin: func(owner string) error {
+			j.Tries = j.Tries.begun(step, owner, v.Now())
+			return v.saveJob(ctx, j)
+		},
+		run: func() error { return v.job[step](ctx, j, all) },
 	}, nil
 }
 
