@@ -3,6 +3,7 @@ package jobs
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -38,7 +39,11 @@ func (a *Aggregate) compact(ctx context.Context, j *Job, s *Split) error {
 	to := from
 	for to < len(cuts.Chunks) && p.bytes() < a.opt.PieceBytes && a.Now().Sub(began) < a.opt.PieceAge {
 		cut := &cuts.Chunks[to]
-		if err := p.chunk(ctx, chunkMessage(j, s, cut, of), chunks[cut.Offset]); err != nil {
+		err := p.chunk(ctx, chunkMessage(j, s, cut, of), chunks[cut.Offset])
+		if errors.Is(err, ErrChanged) && !j.Phase.Ended() { // the files of one that has ended stay as they are
+			return writeStop(ctx, &a.Ports, j.ID, inputModified(err))
+		}
+		if err != nil {
 			return fmt.Errorf("chunk at %d: %w", cut.Offset, err)
 		}
 		to++

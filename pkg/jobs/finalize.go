@@ -96,5 +96,9 @@ func outputID(job JobID, of Generation, kind string) string {
 	return "file-" + digestHex(string(job)+"/"+of.String()+"/"+kind, 0, 0)[:24]
 }
 
-// keepOpen is how long after its end a job is still visited by the sweep: a late save of a lost worker is published too.
-const keepOpen = time.Hour
+// How long after its end a job is still visited by the sweep: a late save of a lost worker is published too. Files that
+// could not be brought up to date by the later time never will be: the input is gone, or was changed.
+const (
+	keepOpen     = time.Hour
+	keepOpenMost = 24 * time.Hour
+)
