@@ -61,22 +61,32 @@ func (a *Aggregate) sweepJob(ctx context.Context, j *Job) error {
 }
 
 // close takes a job that has ended for good out of the sweep, once its files are of the newest generation: it folds
-// everything once more, and if that finds news the job stays for another visit.
+// everything once more, and if that finds news the job stays for another visit, but not for ever.
 func (a *Aggregate) close(ctx context.Context, j *Job) error {
-	if j.Phase != PhaseFailed && j.Checked != nil {
-		for n := range j.Splits() {
-			if err := a.advance(ctx, Message{}, &AdvanceMessage{SchemaVersion, j.ID, n}); err != nil {
-				return err
-			}
-		}
-		all, err := survey(j, a.Ledger.Splits(ctx, j.ID))
+	hasFiles := j.Phase != PhaseFailed && j.Checked != nil
+	if hasFiles && a.Now().Sub(j.Entered[j.Phase]) < keepOpenMost {
+		current, err := a.current(ctx, j)
 		if err != nil {
 			return err
 		}
-		if !all.Ready || j.Outputs == nil || j.Outputs.Of != all.Fold {
+		switch {
+		case !current && j.takesBack():
+			return a.resend(ctx, j) // perhaps a redrive was lost on its way
+		case !current:
 			return nudge(ctx, a.Ports, j.ID, WholeJob)
 		}
 	}
 	j.Closed = true
 	return a.saveJob(ctx, j)
+}
+
+// current brings every split up to date and tells whether the files of the job are.
+func (a *Aggregate) current(ctx context.Context, j *Job) (bool, error) {
+	for n := range j.Splits() {
+		if err := a.advance(ctx, Message{}, &AdvanceMessage{SchemaVersion, j.ID, n}); err != nil {
+			return false, err
+		}
+	}
+	all, err := survey(j, a.Ledger.Splits(ctx, j.ID))
+	return err == nil && all.Ready && j.Outputs != nil && j.Outputs.Of == all.Fold, err
 }
