@@ -69,6 +69,7 @@ type item struct {
 	retries int
 	waited  time.Duration
 	failed  bool // in this attempt or an earlier one
+	passed  bool // since the last failure, in an earlier attempt, others were answered
 	fault   *Fault
 }
 
@@ -264,7 +265,7 @@ func (a *attempt) readItems(ctx context.Context) error {
 		}
 		it := &a.items[ordinal]
 		line, violation := parser.parse(l.content)
-		it.line, it.offset, it.failed = line, l.offset, failedBefore.Has(ordinal)
+		it.line, it.offset, it.failed, it.passed = line, l.offset, failedBefore.Has(ordinal), a.c.Passed.Has(ordinal)
 		switch {
 		case violation != nil:
 			a.settleError(ordinal, violation.Code, fmt.Sprintf("line %d: %s", number, violation.Message))

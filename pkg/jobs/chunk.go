@@ -37,6 +37,7 @@ type Chunk struct {
 	Resolved Bits           `json:",omitempty"`
 	Failed   Bits           `json:",omitempty"` // of Resolved: with an error
 	Accused  Bits           `json:",omitempty"` // open items that failed although others were answered
+	Passed   Bits           `json:",omitempty"` // open items that have failed, and others were answered since
 	Calls    map[int]int    `json:",omitempty"` // counted calls of accused items
 	Failures map[int]int    `json:",omitempty"` // of open items: suspect failures so far, counted or not
 	Spent    Bits           `json:",omitempty"` // open items that are not called again

@@ -235,7 +235,7 @@ func (c *Chunk) blamed() Bits {
 // forgive opens a dead chunk: what was counted against its items is forgotten.
 func (c *Chunk) forgive() {
 	c.Dead, c.Buried = false, false
-	c.Accused, c.Spent, c.Calls, c.Failures, c.Felled, c.InHand = nil, nil, nil, nil, nil, nil
+	c.Accused, c.Passed, c.Spent, c.Calls, c.Failures, c.Felled, c.InHand = nil, nil, nil, nil, nil, nil, nil
 	c.Crashes, c.Idle, c.NotBefore = 0, 0, time.Time{}
 	c.Errors = keepErrors(c.Errors, c.Failed)
 }

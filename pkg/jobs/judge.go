@@ -75,6 +75,8 @@ type Evidence struct {
 // Tally is what is known of the item before this failure is counted.
 type Tally struct {
 	FailedBefore bool // in this attempt or an earlier one
+	Passed       bool // since its last failure others were answered, in an earlier attempt
+	Tail         bool // it is one of the last few open items of a job that had answers
 	Accused      bool
 	Calls        int           // counted ones
 	Attempt      int           // of the chunk
@@ -127,9 +129,9 @@ const (
 // Blame needs evidence: an item is accused when it failed before and fails again although others were answered meanwhile.
 // Only an accused item's failures are counted, and they only while others are answered, or none but the accused fail: in
 // an outage nobody's are. Counted calls use an item up (see Allowance). Without evidence a failure is weather, whatever it
-// looks like.
+// looks like; but in the tail of a job nobody is left whose answers could be evidence, so there one failure an attempt counts.
 func Judge(f *Fault, e Evidence, t Tally) Verdict {
-	v := Verdict{Accused: t.Accused || t.FailedBefore && e.AnsweredSince}
+	v := Verdict{Accused: t.Accused || t.FailedBefore && (e.AnsweredSince || t.Passed)}
 	class := f.Class()
 	switch class {
 	case ClassFailed:
@@ -149,7 +151,7 @@ func Judge(f *Fault, e Evidence, t Tally) Verdict {
 			v.Action = ActDeferAll
 		}
 	case ClassSuspect:
-		v.Counted = v.Accused && e.blames()
+		v.Counted = v.Accused && e.blames() || t.Tail && t.FailedBefore && t.Retries == 0
 		v.Wait = backOff(firstWait, t.Retries, longestWait)
 		v.Action = ActRetry
 		if f.Cause == CauseTimeout || t.Retries >= MaxRetries || v.Wait > t.Room {

@@ -158,6 +158,12 @@ func TestJudgeTable(t *testing.T) {
 		{"only the accused fail, but it is not", broken, only, Tally{FailedBefore: true, Calls: 7, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2}},
 		{"used up", broken, answered, Tally{Accused: true, Calls: 7, Room: 30 * second}, Verdict{Action: ActDefer, Wait: second / 2, Accused: true, Counted: true, Spent: true}},
 		{"used up with the call that accuses it", broken, answered, Tally{FailedBefore: true, Calls: 7, Room: 30 * second}, Verdict{Action: ActDefer, Wait: second / 2, Accused: true, Counted: true, Spent: true}},
+		{"broken again, and others were answered between the attempts", broken, Evidence{}, Tally{FailedBefore: true, Passed: true, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2, Accused: true}},
+		{"broken again in the tail", broken, Evidence{}, Tally{FailedBefore: true, Tail: true, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2, Counted: true}},
+		{"broken twice in an attempt in the tail", broken, Evidence{}, Tally{FailedBefore: true, Tail: true, Retries: 1, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second}},
+		{"broken for the first time in the tail", broken, Evidence{}, Tally{Tail: true, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2}},
+		{"used up in the tail", slow, Evidence{}, Tally{FailedBefore: true, Tail: true, Calls: 7}, Verdict{Action: ActDefer, Wait: second / 2, Counted: true, Spent: true}},
+		{"throttled in the tail", throttled, Evidence{}, Tally{FailedBefore: true, Tail: true, Attempt: 4, Calls: 7, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2}},
 		{"not used up where healthy items fail as well", broken, Evidence{AnsweredSince: true, FailureOdds: 0.5}, Tally{Accused: true, Calls: 7, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2, Accused: true, Counted: true}},
 	} {
 		t.Run(row.name, func(t *testing.T) {
@@ -182,7 +188,7 @@ func TestVerdictsKeepTheirPromises(t *testing.T) {
 			LoneRefusal: rapid.Bool().Draw(t, "lone"), FailureOdds: rapid.Float64Range(0, 1).Draw(t, "odds"),
 		}
 		y := Tally{
-			FailedBefore: rapid.Bool().Draw(t, "failed before"), Accused: rapid.Bool().Draw(t, "accused"),
+			FailedBefore: rapid.Bool().Draw(t, "failed before"), Passed: rapid.Bool().Draw(t, "passed"), Tail: rapid.Bool().Draw(t, "tail"), Accused: rapid.Bool().Draw(t, "accused"),
 			Calls: rapid.IntRange(0, 30).Draw(t, "calls"), Attempt: rapid.IntRange(1, 12).Draw(t, "attempt"),
 			Retries: rapid.IntRange(0, 5).Draw(t, "retries"), Room: time.Duration(rapid.Int64Range(0, int64(time.Minute)).Draw(t, "room")),
 			MaxCalls: rapid.IntRange(1, 20).Draw(t, "max calls"),
@@ -195,9 +201,10 @@ func TestVerdictsKeepTheirPromises(t *testing.T) {
 			{v == Judge(f, e, y), "the same is judged alike"},
 			{slices.Contains([]Action{ActSettle, ActRetry, ActDefer, ActDeferAll, ActHold}, v.Action), "there is an action"},
 			{!v.Spent || v.Counted && v.Action == ActDefer, "a spent item is put off, and by a call that counts"},
-			{!v.Counted || v.Accused, "only an accused item's calls are counted"},
-			{!v.Counted || e.AnsweredSince || e.OnlyAccused, "in an outage nobody's calls are counted"},
-			{!v.Accused || y.Accused || y.FailedBefore && e.AnsweredSince, "nobody is accused without evidence"},
+			{!v.Counted || v.Accused || y.Tail, "only an accused item's calls are counted, but in the tail"},
+			{!v.Counted || e.AnsweredSince || e.OnlyAccused || y.Tail, "in an outage nobody's calls are counted, but in the tail"},
+			{!v.Counted || e.AnsweredSince || e.OnlyAccused && v.Accused || y.Retries == 0, "in the tail one failure an attempt is counted"},
+			{!v.Accused || y.Accused || y.FailedBefore && (e.AnsweredSince || y.Passed), "nobody is accused without evidence"},
 			{!v.Counted || class == ClassWeather || class == ClassSuspect, "only weather and suspect failures are counted"},
 			{!v.Spent || y.Calls+1 >= y.MaxCalls, "nobody is spent before the calls that were promised"},
 			{v.Action != ActSettle || !v.Spent && !v.Counted && !v.Accused, "what is settled is not blamed"},

@@ -31,11 +31,11 @@ func (a *attempt) judge(r result) {
 	it := &a.items[r.ordinal]
 	f := r.fault
 	v := Judge(f, r.evidence, Tally{
-		FailedBefore: it.failed, Accused: a.accused.Has(r.ordinal), Calls: a.calls[r.ordinal], Attempt: a.c.Attempt,
+		FailedBefore: it.failed, Passed: it.passed, Tail: a.job.inTail(), Accused: a.accused.Has(r.ordinal), Calls: a.calls[r.ordinal], Attempt: a.c.Attempt,
 		Retries: it.retries, Room: a.w.opt.Patience - it.waited, MaxCalls: cmp.Or(a.job.MaxCalls, DefaultMaxCalls),
 	})
 	if f.Class() != ClassAborted {
-		it.fault, it.mark, it.failed = f, r.mark, true
+		it.fault, it.mark, it.failed, it.passed = f, r.mark, true, false
 		it.gate.why = f.Error()
 	}
 	if f.Class() == ClassSuspect {
@@ -70,6 +70,15 @@ func (a *attempt) judge(r result) {
 	if v.Spent {
 		a.add(outcome{Ordinal: r.ordinal, Kind: outSample, line: a.faultLine(r.ordinal)})
 	}
+}
+
+// mostTail is how many open items are the tail of a job.
+const mostTail = 3
+
+// inTail tells whether so few items are open, as far as the last fold knows, that none may be left to be answered.
+func (j *Job) inTail() bool {
+	t := j.Totals
+	return t.Answered > 0 && t.Items-t.Answered-t.Failed <= mostTail
 }
 
 // charge notes what a verdict counts against an item. It is saved with the next part, or at the end.

@@ -49,6 +49,7 @@ func (a *attempt) updateHeld(ctx context.Context, c *Chunk) {
 	open := c.Open()
 	c.Lease = a.w.leaseEnd(ctx)
 	c.Accused, c.Spent = a.accused.And(open), a.spent.And(open)
+	c.Passed = a.passed(c).And(open)
 	c.Calls = maps.Clone(a.calls)
 	maps.DeleteFunc(c.Calls, func(i, _ int) bool { return !open.Has(i) })
 	c.Failures = maps.Clone(a.failures)
@@ -63,6 +64,21 @@ func (a *attempt) updateHeld(ctx context.Context, c *Chunk) {
 		}
 	}
 	c.Errors = a.lastErrors(c)
+}
+
+// passed are the items after whose last failure others were answered.
+func (a *attempt) passed(c *Chunk) Bits {
+	if len(a.items) == 0 {
+		return c.Passed // none was called
+	}
+	var b Bits
+	for ordinal := range a.items {
+		it := &a.items[ordinal]
+		if it.passed || it.fault != nil && it.gate.answeredSince(it.mark) {
+			b.Set(ordinal)
+		}
+	}
+	return b
 }
 
 // lastErrors are the error groups of the record, with what this attempt saw.
