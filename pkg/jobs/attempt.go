@@ -188,6 +188,13 @@ func (a *attempt) wait(ctx context.Context) {
 	case <-drain:
 	case <-done:
 	}
+	if a.w.Yield != nil {
+		a.w.Yield(ctx)
+	}
+	select {
+	case <-a.wake: // whatever it was, this round sees it
+	default:
+	}
 }
 
 // keepUp does what is due besides calling: a look at the job, a checkpoint, the lease.

@@ -211,6 +211,9 @@ type Ports struct {
 	Now    func() time.Time
 	NewID  func() string                       // random, unique, without "/"
 	Jitter func(d time.Duration) time.Duration // a random duration in [d/2, d]
+	// Yield, if set, is called by a loop that was woken, before it decides anything. A simulation puts those in order here
+	// that wake at the same instant.
+	Yield func(ctx context.Context)
 
 	// Process names this process. With Sole set no other process ever opens the same ledger at the same time, so a lease
 	// that another one took has died with it.

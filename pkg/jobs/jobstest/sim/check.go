@@ -6,68 +6,54 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
 // check holds what came out to what was promised.
-func (w *World) check(f *fleet) {
-	rec, ok := w.ledger.records[jobKey(jobID)]
-	if !ok {
+func (w *World) check() {
+	j := w.job
+	switch {
+	case j == nil:
 		w.failf("there is no job")
 		return
-	}
-	j, err := jobs.DecodeRecord[jobs.Job](rec.body, rec.revision)
-	if err != nil {
-		w.failf("read the job: %v", err)
-		return
-	}
-	if !j.Phase.Ended() {
-		for _, key := range slices.Sorted(maps.Keys(w.ledger.records)) {
-			w.logf("%s: %s", key, w.ledger.records[key].body)
-		}
+	case !j.Phase.Ended():
 		w.failf("the job is %s", j.Phase)
 		return
-	}
-	if j.Phase == jobs.PhaseFailed {
-		w.failf("the job failed: %+v", j.Stop)
+	case j.Phase == jobs.PhaseFailed:
+		if !w.plan.overwritten() || j.Stop.Code != "input_modified" {
+			w.failf("the job failed: %+v", j.Stop)
+		}
 		return
-	}
-	if j.Outputs == nil {
+	case j.Outputs == nil:
 		if j.Checked != nil {
 			w.failf("the job ended %s without files", j.Phase)
 		}
 		return
 	}
-	answered := w.lines(f, j.Outputs.Answers, true)
-	failed := w.lines(f, j.Outputs.Errors, false)
-	w.checkOrder(answered)
-	w.checkOrder(failed)
-	all := map[int]int{}
-	for _, n := range slices.Concat(answered, failed) {
-		all[n]++
-	}
-	for i := range w.plan.Items {
-		if all[i] != 1 {
-			w.failf("item %d has %d lines in the output", i, all[i])
-		}
-	}
+	answered := w.lines(j.Outputs.Answers, true)
+	failed := w.lines(j.Outputs.Errors, false)
+	w.checkLines(answered, failed)
 	t := j.Outputs.Totals
 	if t.Answered != int64(len(answered)) || t.Failed != int64(len(failed)) || t.Items != int64(w.plan.Items) {
 		w.failf("counts are %d items, %d answered, %d failed; the files have %d and %d lines", t.Items, t.Answered, t.Failed, len(answered), len(failed))
 	}
-	w.checkKind(f, &j, failed)
-	w.checkDead(f, &j)
+	w.checkFacts(answered)
+	w.checkKind(j, failed)
+	w.checkDead(j)
+	w.checkRedriven(j)
+	if w.plan.calm() {
+		w.checkThrift()
+	}
 }
 
 // lines are the items of a file.
-func (w *World) lines(f *fleet, info *jobs.FileInfo, answers bool) []int {
+func (w *World) lines(info *jobs.FileInfo, answers bool) []int {
 	if info == nil {
 		return nil
 	}
 	var items []int
-	for raw := range bytes.Lines(f.files.objects[info.Name]) {
+	for raw := range bytes.Lines(w.fleet.files.objects[info.Name]) {
 		var l struct {
 			CustomID string `json:"custom_id"`
 			Response *struct {
@@ -92,14 +78,42 @@ func (w *World) lines(f *fleet, info *jobs.FileInfo, answers bool) []int {
 	return items
 }
 
-func (w *World) checkOrder(items []int) {
-	if !slices.IsSorted(items) {
-		w.failf("the output is not in the order of the input: %v", items)
+// checkLines: each item has one line in one of the files, in the order of the input.
+func (w *World) checkLines(answered, failed []int) {
+	for _, items := range [][]int{answered, failed} {
+		if !slices.IsSorted(items) {
+			w.failf("the output is not in the order of the input: %v", items)
+		}
+	}
+	all := map[int]int{}
+	for _, n := range slices.Concat(answered, failed) {
+		all[n]++
+	}
+	for i := range w.plan.Items {
+		if all[i] != 1 {
+			w.failf("item %d has %d lines in the output", i, all[i])
+		}
+	}
+}
+
+// checkFacts: the files that stand in the end say what the records say in the end.
+func (w *World) checkFacts(answered []int) {
+	var recorded []int
+	for _, c := range w.chunks() {
+		for item, ordinal := range w.plan.itemsOf(c.ID) {
+			if c.Resolved.Has(ordinal) && !c.Failed.Has(ordinal) {
+				recorded = append(recorded, item)
+			}
+		}
+	}
+	slices.Sort(recorded)
+	if !slices.Equal(recorded, answered) {
+		w.failf("the records say that %v were answered, the files %v", recorded, answered)
 	}
 }
 
 // checkKind: an item fails only for a reason.
-func (w *World) checkKind(f *fleet, j *jobs.Job, failed []int) {
+func (w *World) checkKind(j *jobs.Job, failed []int) {
 	for _, n := range failed {
 		m := w.plan.Weather
 		switch {
@@ -109,42 +123,46 @@ func (w *World) checkKind(f *fleet, j *jobs.Job, failed []int) {
 			w.failf("item %d failed though nothing was wrong with it", n)
 		}
 	}
-	if len(w.plan.Weather.Sick) == 0 && len(f.queue.dead) > 0 {
-		w.failf("%d messages were buried though no item is sick", len(f.queue.dead))
+	if len(w.plan.Weather.Sick) == 0 && len(w.judged) > 0 {
+		w.failf("%d chunks were given up though no item is sick", len(w.judged))
 	}
 }
 
 // checkDead: the dead letters hold all that was judged, and nothing else.
-func (w *World) checkDead(f *fleet, j *jobs.Job) {
-	letters := map[string]bool{}
-	for _, d := range f.queue.dead {
-		b, err := jobs.DecodeMessage(d.body)
-		if err != nil || b.Chunk == nil {
-			w.failf("dead letter %s: %v", d.body, err)
-			continue
-		}
-		letters[fmt.Sprintf("%s#%d", chunkKey(b.Chunk.ID()), b.Chunk.Burial)] = true
-		rec, ok := w.ledger.records[chunkKey(b.Chunk.ID())]
-		if !ok {
-			w.failf("dead letter %s: nobody knows the chunk", d.body)
-			continue
-		}
-		c, err := jobs.DecodeRecord[jobs.Chunk](rec.body, rec.revision)
-		if err != nil || c.Burial < b.Chunk.Burial {
-			w.failf("dead letter %s: the chunk was buried %d times", d.body, c.Burial)
+func (w *World) checkDead(j *jobs.Job) {
+	letters := w.letters()
+	for l := range letters {
+		if !w.judged[l] {
+			w.failf("dead letter %s: nobody has judged it", l)
 		}
 	}
-	for _, key := range slices.Sorted(maps.Keys(w.ledger.records)) {
-		if !strings.HasPrefix(key, "chunk/") {
+	for _, c := range w.chunks() {
+		if !c.Dead || c.Done() || j.Stop != nil && !c.Buried {
 			continue
 		}
-		rec := w.ledger.records[key]
-		c, err := jobs.DecodeRecord[jobs.Chunk](rec.body, rec.revision)
-		if err != nil || !c.Dead || c.Done() || j.Stop != nil {
-			continue
-		}
-		if !c.Buried || !letters[fmt.Sprintf("%s#%d", key, c.Burial)] {
+		if !c.Buried || !letters[burialKey(c.ID, c.Burial)] {
 			w.failf("chunk %s is dead (%d, buried %v), but not in the dead letters", c.ID, c.Burial, c.Buried)
+		}
+	}
+}
+
+// checkRedriven: a redrive converges. Whatever was sent back was opened, and has come to an end again.
+func (w *World) checkRedriven(j *jobs.Job) {
+	if j.Stop != nil {
+		return // it may have been refused
+	}
+	for _, c := range w.chunks() {
+		if c.Dead && !c.Done() && w.redriven[burialKey(c.ID, c.Burial)] {
+			w.failf("chunk %s was redriven with burial %d, and lies there still", c.ID, c.Burial)
+		}
+	}
+}
+
+// checkThrift: where nothing goes wrong nothing is asked twice.
+func (w *World) checkThrift() {
+	for _, item := range slices.Sorted(maps.Keys(w.fleet.upstream.calls)) {
+		if n := w.fleet.upstream.calls[item]; n > 1 {
+			w.failf("item %d was called %d times, though nothing went wrong", item, n)
 		}
 	}
 }

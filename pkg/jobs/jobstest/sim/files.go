@@ -13,10 +13,26 @@ import (
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
-// files keeps objects in memory. An object is never changed.
+// files keeps objects in memory. An object is never changed, but that somebody may change the input under a running job.
 type files struct {
 	w       *World
 	objects map[string][]byte
+	changed int // versions of the input that were written since
+}
+
+const inputName = "files/t/in"
+
+// input is what the job is told of it.
+func (f *files) input() jobs.FileRef {
+	return jobs.FileRef{Name: inputName, Version: fmt.Sprint("v", f.changed)}
+}
+
+// overwrite changes every line of the input. If its version stays, nobody can tell but by its bytes.
+func (f *files) overwrite(newVersion bool) {
+	f.objects[inputName] = bytes.ReplaceAll(f.objects[inputName], []byte(`"model":"m"`), []byte(`"model":"n"`))
+	if newVersion {
+		f.changed++
+	}
 }
 
 func (f *files) info(name string) (jobs.FileInfo, error) {
@@ -40,6 +56,9 @@ func (f *files) Read(ctx context.Context, ref jobs.FileRef, offset, length int64
 		body, ok := f.objects[ref.Name]
 		if !ok {
 			return jobs.ErrNotFound
+		}
+		if ref.Version != "" && ref != f.input() {
+			return fmt.Errorf("%s is no longer %s: %w", ref.Name, ref.Version, jobs.ErrChanged)
 		}
 		body = body[min(offset, int64(len(body))):]
 		if length >= 0 {

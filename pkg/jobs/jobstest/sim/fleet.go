@@ -13,8 +13,6 @@ import (
 // fleet is the processes that handle messages, and what delivers to them.
 type fleet struct {
 	w        *World
-	size     int
-	lambda   bool // handlers have a deadline
 	ledger   *ledger
 	registry *registry
 	queue    *queue
@@ -42,6 +40,7 @@ const (
 	hideFor    = 3 * time.Minute
 	lambdaTime = 4 * time.Minute
 	mostBusy   = 5 // handler calls of one process at once
+	mostBatch  = 4 // messages of one handler call
 )
 
 func (f *fleet) ports(p *process) jobs.Ports {
@@ -55,7 +54,7 @@ func (f *fleet) ports(p *process) jobs.Ports {
 	}
 	return jobs.Ports{
 		Ledger: f.ledger, Registry: f.registry, Queue: f.queue, Files: f.files,
-		Now: time.Now, Process: p.name,
+		Now: time.Now, Process: p.name, Sole: f.w.plan.Sole, Yield: f.w.yield,
 		NewID: func() string { return fmt.Sprint(next()) },
 		Jitter: func(d time.Duration) time.Duration {
 			return d/2 + time.Duration(f.w.hash(p.name, "jitter", next())%uint64(d/2+1))
@@ -80,7 +79,7 @@ func (f *fleet) start() {
 	m.handlers = map[jobs.QueueName]jobs.Handler{
 		jobs.QueueIngest:    jobs.NewIngest(ports, jobs.IngestOptions{}),
 		jobs.QueueWork:      m.worker,
-		jobs.QueueAggregate: jobs.NewAggregate(ports, jobs.AggregateOptions{PieceBytes: 400}),
+		jobs.QueueAggregate: jobs.NewAggregate(ports, jobs.AggregateOptions{PieceBytes: f.w.plan.PieceBytes}),
 	}
 	f.members = append(f.members, m)
 	f.w.logf("process %s starts", p.name)
@@ -88,7 +87,7 @@ func (f *fleet) start() {
 
 // run delivers messages until over says so.
 func (f *fleet) run(over func() bool) {
-	for range f.size {
+	for range f.w.plan.Processes {
 		f.start()
 	}
 	lastTick := time.Now()
@@ -155,7 +154,7 @@ func (f *fleet) bury() {
 	}
 }
 
-// give delivers one visible message to a process that has room.
+// give delivers a visible message, or several of a queue, to a process that has room.
 func (f *fleet) give(round int) {
 	h := f.w.hash("give", round)
 	f.mu.Lock()
@@ -171,47 +170,87 @@ func (f *fleet) give(round int) {
 	}
 	m := free[(h>>32)%uint64(len(free))]
 	hide := hideFor
-	if chance(h>>8, f.w.Odds.Redeliver) {
+	if chance(h>>8, f.w.plan.Odds.Redeliver) {
 		hide = time.Duration(h % uint64(30*time.Second))
 		f.w.saw(Redelivery)
 	}
-	f.w.world.Lock()
-	d := f.queue.take(h, hide)
-	f.w.world.Unlock()
-	if d == nil {
+	batch := f.take(h, hide)
+	if len(batch) == 0 {
 		return
 	}
 	f.deliver++
-	a := &actor{name: fmt.Sprintf("%s.%s%d", m.name, d.Queue[:1], f.deliver), proc: m.process}
+	a := &actor{name: fmt.Sprintf("%s.%s%d", m.name, batch[0].Queue[:1], f.deliver), proc: m.process}
 	m.busy++
 	f.busy++
-	f.w.logf("%s takes %s (%d): %s", a.name, d.ID, d.Receives, d.Body)
-	f.running.Go(func() { f.handle(m, a, *d) })
+	f.running.Go(func() { f.handle(m, a, batch) })
 }
 
-func (f *fleet) handle(m *member, a *actor, d jobs.Message) {
+// take takes one message; of a Lambda function's queue, but for the work queue, whose messages are handled side by side,
+// perhaps several.
+func (f *fleet) take(h uint64, hide time.Duration) []jobs.Message {
+	f.w.world.Lock()
+	defer f.w.world.Unlock()
+	most := 1
+	if f.w.plan.Lambda {
+		most += int(h>>48) % mostBatch
+	}
+	var batch []jobs.Message
+	for len(batch) < most {
+		of := jobs.QueueName("")
+		if len(batch) > 0 {
+			of = batch[0].Queue
+		}
+		d := f.queue.take(h, hide, of)
+		if d == nil {
+			break
+		}
+		f.w.delivered(d)
+		batch = append(batch, *d)
+		if d.Queue == jobs.QueueWork {
+			break
+		}
+	}
+	if len(batch) > 1 {
+		f.w.saw(Batch)
+	}
+	return batch
+}
+
+func (f *fleet) handle(m *member, a *actor, batch []jobs.Message) {
 	defer func() {
 		f.mu.Lock()
 		m.busy--
 		f.busy--
 		f.mu.Unlock()
 	}()
+	for _, d := range batch {
+		f.w.logf("%s takes %s (%d): %s", a.name, d.ID, d.Receives, d.Body)
+	}
 	ctx := withActor(m.ctx, a)
-	if f.lambda {
+	if f.w.plan.Lambda {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, lambdaTime)
 		defer cancel()
 	}
-	failures := m.handlers[d.Queue].Handle(ctx, []jobs.Message{d})
+	failures := m.handlers[batch[0].Queue].Handle(ctx, batch)
 	f.w.sleep(time.Millisecond)
 	if m.isDead() {
 		return
 	}
-	if len(failures) > 0 {
-		f.w.logf("%s: %s comes again: %v", a.name, d.ID, failures[0].Err)
-		return
+	for _, d := range batch {
+		f.settle(a, d, failures)
 	}
-	if chance(f.w.hash(a.name, "ack"), f.w.Odds.LoseAck) {
+}
+
+// settle acknowledges a message, unless it is to come again.
+func (f *fleet) settle(a *actor, d jobs.Message, failures []jobs.Failure) {
+	for _, failed := range failures {
+		if failed.ID == d.ID {
+			f.w.logf("%s: %s comes again: %v", a.name, d.ID, failed.Err)
+			return
+		}
+	}
+	if chance(f.w.hash(a.name, d.ID, "ack"), f.w.plan.Odds.LoseAck) {
 		f.w.logf("%s: the ack of %s is lost", a.name, d.ID)
 		return
 	}

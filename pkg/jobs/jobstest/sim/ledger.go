@@ -2,6 +2,7 @@ package sim
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"iter"
@@ -16,12 +17,14 @@ import (
 type ledger struct {
 	w        *World
 	records  map[string]record
+	keys     []string // of records, sorted
 	revision int64
 }
 
 type record struct {
 	revision int64
 	body     []byte
+	value    any // body decoded, for who watches; nobody changes it
 }
 
 func jobKey(id jobs.JobID) string { return "job/" + string(id) }
@@ -53,47 +56,72 @@ func get[R jobs.Job | jobs.Split | jobs.Chunk](ctx context.Context, l *ledger, k
 }
 
 func (l *ledger) SaveJob(ctx context.Context, j *jobs.Job) error {
-	return save(ctx, l, jobKey(j.ID), j, &j.Revision, l.w.watchJob)
+	return save(ctx, l, jobKey(j.ID), j, &j.Revision, string(j.Phase), l.w.watchJob)
 }
 
 func (l *ledger) SaveSplit(ctx context.Context, s *jobs.Split) error {
-	return save(ctx, l, splitKey(s.Job, s.N), s, &s.Revision, nil)
+	return save(ctx, l, splitKey(s.Job, s.N), s, &s.Revision, describeSplit(s), l.w.watchSplit)
 }
 
 func (l *ledger) SaveChunk(ctx context.Context, c *jobs.Chunk) error {
-	return save(ctx, l, chunkKey(c.ID), c, &c.Revision, func(before *jobs.Chunk, after *jobs.Chunk) { l.w.watchChunk(actorOf(ctx), before, after) })
+	return save(ctx, l, chunkKey(c.ID), c, &c.Revision, describeChunk(c), l.w.watchChunk)
 }
 
-func save[R jobs.Job | jobs.Split | jobs.Chunk](ctx context.Context, l *ledger, key string, r *R, revision *int64, watch func(before, after *R)) error {
+func describeSplit(s *jobs.Split) string {
+	switch {
+	case len(s.Reopening) > 0:
+		return fmt.Sprintf("reopening %v", s.Reopening)
+	case s.Compacted && s.PiecesOf == s.Fold:
+		return "compacted"
+	case s.Settled:
+		return "settled"
+	default:
+		return "open"
+	}
+}
+
+func describeChunk(c *jobs.Chunk) string {
+	s := fmt.Sprintf("attempt %d by %s has %s", c.Attempt, cmp.Or(c.Owner, "nobody"), c.Resolved)
+	if c.Waits != "" {
+		s += ", waits for " + c.Waits
+	}
+	if c.Dead {
+		s += fmt.Sprintf(", dead #%d", c.Burial)
+	}
+	if c.Buried {
+		s += ", buried"
+	}
+	return s
+}
+
+// save is watched while the world stands still. watch may keep before and after, but must not change them.
+func save[R jobs.Job | jobs.Split | jobs.Chunk](ctx context.Context, l *ledger, key string, r *R, revision *int64, what string,
+	watch func(a *actor, before, after *R)) error {
 	body, err := jobs.EncodeRecord(r)
 	if err != nil {
 		return err
 	}
 	next := int64(0)
-	err = l.w.step(ctx, fmt.Sprintf("save %s (%d)", key, *revision), func() error {
+	err = l.w.step(ctx, fmt.Sprintf("save %s (%d): %s", key, *revision, what), func() error {
 		old, ok := l.records[key]
 		if ok && old.revision != *revision || !ok && *revision != 0 {
 			l.w.saw(LostCAS)
+			l.w.logf("%s is at %d", key, old.revision)
 			return jobs.ErrConflict
 		}
 		l.revision++
 		next = l.revision
-		l.records[key] = record{next, body}
-		if watch != nil {
-			var before *R
-			if ok {
-				b, err := jobs.DecodeRecord[R](old.body, old.revision)
-				if err != nil {
-					return err
-				}
-				before = &b
-			}
-			after, err := jobs.DecodeRecord[R](body, next)
-			if err != nil {
-				return err
-			}
-			watch(before, &after)
+		after, err := jobs.DecodeRecord[R](body, next)
+		if err != nil {
+			return err
 		}
+		if !ok {
+			i, _ := slices.BinarySearch(l.keys, key)
+			l.keys = slices.Insert(l.keys, i, key)
+		}
+		l.records[key] = record{next, body, &after}
+		before, _ := old.value.(*R)
+		watch(actorOf(ctx), before, &after)
 		return nil
 	})
 	if err == nil {
@@ -102,18 +130,19 @@ func save[R jobs.Job | jobs.Split | jobs.Chunk](ctx context.Context, l *ledger, 
 	return err
 }
 
-const pageSize = 4 // small, so that the world changes between pages
+const firstPage = 4 // records that a listing reads at once: few, so that the world changes between pages
 
 // page yields records by key, a page at a time.
 func page[R jobs.Job | jobs.Split | jobs.Chunk](ctx context.Context, l *ledger, prefix, from, to string) iter.Seq2[R, error] {
 	return func(yield func(R, error) bool) {
-		for {
+		for size := firstPage; ; size *= 2 {
 			var found []R
 			last := ""
 			err := l.w.step(ctx, "list "+prefix+" from "+from, func() error {
-				for _, key := range slices.Sorted(maps.Keys(l.records)) {
-					if !strings.HasPrefix(key, prefix) || key < from || to != "" && key >= to || len(found) == pageSize {
-						continue
+				at, _ := slices.BinarySearch(l.keys, from)
+				for _, key := range l.keys[at:] {
+					if !strings.HasPrefix(key, prefix) || to != "" && key >= to || len(found) == size {
+						break
 					}
 					rec := l.records[key]
 					r, err := jobs.DecodeRecord[R](rec.body, rec.revision)
@@ -134,7 +163,7 @@ func page[R jobs.Job | jobs.Split | jobs.Chunk](ctx context.Context, l *ledger, 
 					return
 				}
 			}
-			if len(found) < pageSize {
+			if len(found) < size {
 				return
 			}
 			from = last + "\x00"
@@ -226,6 +255,7 @@ func (r *registry) SaveEntry(ctx context.Context, e *jobs.Entry) error {
 		}
 		r.next++
 		revision = r.next
+		r.w.watchEntry(e)
 		saved := *e
 		saved.Revision, saved.Body = revision, bytes.Clone(e.Body)
 		r.entries[key] = saved

@@ -2,6 +2,7 @@ package sim
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -10,33 +11,64 @@ import (
 
 // Plan is what a run is to be: it follows from the seed alone.
 type Plan struct {
-	Items     int
-	Blank     map[int]bool // a blank line stands before the item
-	Bad       map[int]bool // the item is no valid request
-	Cut       jobs.Cut
-	Processes int
-	Lambda    bool
-	Weather   Weather
-	Odds      Odds
-	Window    time.Duration
-	Events    []Event
+	Items      int
+	Blank      map[int]bool // a blank line stands before the item
+	Bad        map[int]bool // the item is no valid request
+	TwoModels  bool         // odd items are for another model
+	Cut        jobs.Cut
+	Processes  int
+	Lambda     bool
+	Sole       bool // no other process ever opens the ledger
+	PieceBytes int64
+	Weather    Weather
+	Odds       Odds
+	LoseFirst  bool             // every advance is lost the first time that it is sent
+	Deaf       [2]time.Duration // every advance that is sent between is lost
+	Window     time.Duration
+	Events     []Event
+	Ploys      []Ploy
 
 	input   string
-	offsets []int64 // of each item's line
-	chunks  []planned
+	offsets []int64                      // of each item's line
+	chunks  map[jobs.ChunkID]map[int]int // item → ordinal, of those that somebody has claimed
+	places  map[int]jobs.ChunkID
 }
 
-// planned is a chunk, as the scan will cut it.
-type planned struct {
-	id    jobs.ChunkID
-	items map[int]int // item → ordinal
-}
-
-// Event is something that an operator does, or that happens to a queue.
+// Event is something that an operator does, or that happens to the world.
 type Event struct {
 	At   time.Duration
-	What string // cancel, purge, redrive, heal, pause, resume
+	What Doing
 	Arg  jobs.QueueName
+}
+
+// Doing is what an event does.
+type Doing string
+
+// The doings.
+const (
+	Cancel    Doing = "cancel"
+	PurgeOf   Doing = "purge"   // the queue Arg
+	Redrive   Doing = "redrive" // all dead letters, by hand
+	Reopen    Doing = "reopen"  // the job, which redrives all that is dead
+	Heal      Doing = "heal"    // the sick items
+	PauseJob  Doing = "pause"
+	ResumeJob Doing = "resume"
+	Overwrite Doing = "overwrite" // the input, under the same version
+	Replace   Doing = "replace"   // the input, by a new version
+)
+
+// overwritten tells whether somebody changes the input.
+func (p *Plan) overwritten() bool {
+	events := slices.Clone(p.Events)
+	for _, ploy := range p.Ploys {
+		events = append(events, ploy.Then...)
+	}
+	return slices.ContainsFunc(events, func(e Event) bool { return e.What == Overwrite || e.What == Replace })
+}
+
+// calm tells whether nothing at all goes wrong.
+func (p *Plan) calm() bool {
+	return p.Odds == Odds{} && !p.LoseFirst && len(p.Events) == 0 && len(p.Ploys) == 0 && p.Weather.Name == "healthy" && len(p.Weather.Refused) == 0
 }
 
 // draw draws numbers of a plan by name, so that another draw more changes no others.
@@ -62,10 +94,11 @@ func (d draw) set(name string, items, size int) map[int]bool {
 func newPlan(w *World) *Plan {
 	d := draw{w}
 	p := &Plan{
-		Items:     1 + d.n("items", 30),
-		Processes: 1 + d.n("processes", 3),
-		Lambda:    d.odds("lambda", 5000),
-		Window:    24 * time.Hour,
+		Items:      1 + d.n("items", 30),
+		Processes:  1 + d.n("processes", 3),
+		Lambda:     d.odds("lambda", 5000),
+		Window:     24 * time.Hour,
+		PieceBytes: 400,
 		Cut: jobs.Cut{SplitBytes: int64(200 + d.n("split", 2000)), ChunkLines: 1 + d.n("chunk", 6), ChunkBytes: 1 << 20,
 			LineBytes: 1 << 20},
 		Weather: Weather{Name: "healthy", Latency: 200 * time.Millisecond},
@@ -76,12 +109,15 @@ func newPlan(w *World) *Plan {
 	if d.odds("bads", 3000) {
 		p.Bad = d.set("bad", p.Items, 2)
 	}
+	p.TwoModels = d.odds("two models", 3000)
+	p.Sole = p.Processes == 1 && d.odds("sole", 5000)
 	if d.odds("short", 1500) {
 		p.Window = d.between("window", 2*time.Minute, time.Hour)
 	}
 	p.misfortune(d)
 	p.drawWeather(d)
 	p.drawEvents(d)
+	p.drawPloys(d)
 	p.write()
 	return p
 }
@@ -89,6 +125,9 @@ func newPlan(w *World) *Plan {
 // misfortune draws how unkind the ports are.
 func (p *Plan) misfortune(d draw) {
 	level := []int{0, 20, 100, 300}[d.n("level", 4)]
+	if level == 300 { // no step is made of so many calls that one in every try must fail
+		p.Cut.SplitBytes = max(p.Cut.SplitBytes, int64(p.Items)*30)
+	}
 	one := func(name string) int { return d.n(name, level+1) }
 	p.Odds = Odds{
 		FailBefore: one("fail before"), FailAfter: one("fail after"), CrashBefore: one("crash before") / 4, CrashAfter: one("crash after") / 4,
@@ -97,18 +136,22 @@ func (p *Plan) misfortune(d draw) {
 	if d.odds("lossy", 2000) {
 		p.Odds.LoseAdvance = 300
 	}
+	if d.odds("freezing", 1000) {
+		p.Odds.Freeze = 10 + d.n("freeze", 100)
+	}
+	p.LoseFirst = d.odds("lose first", 300)
 }
 
 func (p *Plan) drawWeather(d draw) {
 	m := &p.Weather
 	outage := func(name string, shortest, longest time.Duration, f jobs.Fault) {
 		from := d.between(name+" from", 0, 10*time.Second)
-		m.Outages = append(m.Outages, Outage{from, from + d.between(name, shortest, longest), f})
+		m.Outages = append(m.Outages, Downtime{from, from + d.between(name, shortest, longest), f})
 	}
 	fault := func(status int) jobs.Fault {
 		return jobs.Fault{Cause: jobs.CauseStatus, Status: status, Code: fmt.Sprint("http_", status), Message: "down", IsObject: true}
 	}
-	switch d.n("weather", 10) {
+	switch d.n("weather", 11) {
 	case 0:
 		m.Name, m.Latency, m.Slow = "slow", 10*time.Second, 300
 	case 1:
@@ -127,6 +170,9 @@ func (p *Plan) drawWeather(d draw) {
 		outage("long", 20*time.Minute, 5*time.Hour, jobs.Fault{Cause: jobs.CauseUnreachable, Code: "upstream_unreachable", Message: "refused"})
 	case 8:
 		m.Name, m.Deny = "a broken credential", d.between("deny", time.Second, 20*time.Minute)
+	case 9:
+		m.Name, m.Down, p.TwoModels = "one model is down", "odd", true
+		outage("model", 20*time.Minute, 3*time.Hour, fault(503))
 	}
 	if d.odds("refused", 2000) {
 		m.Refused = d.set("refused", p.Items, 2)
@@ -135,27 +181,72 @@ func (p *Plan) drawWeather(d draw) {
 
 func (p *Plan) drawEvents(d draw) {
 	if d.odds("cancel", 1200) {
-		p.Events = append(p.Events, Event{At: d.between("cancel at", time.Second, 2*time.Minute), What: "cancel"})
+		p.Events = append(p.Events, Event{At: d.between("cancel at", time.Second, 2*time.Minute), What: Cancel})
 	}
 	if d.odds("purge", 800) {
 		q := []jobs.QueueName{jobs.QueueIngest, jobs.QueueWork, jobs.QueueAggregate}[d.n("which", 3)]
-		p.Events = append(p.Events, Event{At: d.between("purge at", time.Second, time.Minute), What: "purge", Arg: q})
+		p.Events = append(p.Events, Event{At: d.between("purge at", time.Second, time.Minute), What: PurgeOf, Arg: q})
 	}
 	if len(p.Weather.Sick) > 0 {
-		p.Events = append(p.Events, Event{At: d.between("heal at", time.Minute, 40*time.Minute), What: "heal"})
+		p.Events = append(p.Events, Event{At: d.between("heal at", time.Minute, 40*time.Minute), What: Heal})
 		for i := range 3 {
-			p.Events = append(p.Events, Event{At: d.between(fmt.Sprint("redrive at", i), 10*time.Second, 90*time.Minute), What: "redrive"})
+			what := Redrive
+			if d.odds(fmt.Sprint("reopen", i), 1500) {
+				what = Reopen
+			}
+			p.Events = append(p.Events, Event{At: d.between(fmt.Sprint("redrive at", i), 10*time.Second, 90*time.Minute), What: what})
+		}
+		if d.odds("cancel late", 2500) {
+			at := d.between("cancel late at", 5*time.Minute, time.Hour)
+			p.Events = append(p.Events, Event{At: at, What: Cancel}, Event{At: at + d.between("redrive late", 0, time.Hour), What: Redrive})
 		}
 	}
 	if d.odds("pause", 800) {
 		at := d.between("pause at", time.Second, time.Minute)
-		p.Events = append(p.Events, Event{At: at, What: "pause"}, Event{At: at + d.between("resume at", time.Second, 20*time.Minute), What: "resume"})
+		p.Events = append(p.Events, Event{At: at, What: PauseJob}, Event{At: at + d.between("resume at", time.Second, 20*time.Minute), What: ResumeJob})
 	}
+	if d.odds("overwrite", 300) {
+		p.Events = append(p.Events, Event{At: d.between("overwrite at", 0, time.Minute), What: []Doing{Overwrite, Replace}[d.n("how", 2)]})
+	}
+}
+
+// drawPloys draws a misfortune where review and models found that it hurts most.
+func (p *Plan) drawPloys(d draw) {
+	if !d.odds("ploy", 3000) {
+		return
+	}
+	a := func(name string) int { return 1 + d.n(name, 4) }
+	then := func(what Doing) []Event { return []Event{{What: what}} }
+	fates := []fate{fateFailAfter, fateCrashBefore, fateCrashAfter}
+	f := fates[d.n("fate of the ploy", len(fates))]
+	ploys := []Ploy{
+		{Op: "save chunk/… has ", Nth: 4 * a("claim"), Slow: 30 * time.Second, Then: then(Cancel)}, // a cancel settles meanwhile
+		{Op: "save chunk/… has ", Nth: 4 * a("late"), Slow: 5 * time.Minute},                       // its lease runs out
+		{Op: "commit jobs/batch_sim/parts", Nth: a("part"), Slow: 5 * time.Minute},
+		{Op: "read entry ", Nth: a("gate"), Slow: 5 * time.Minute}, // the last thing before a call
+		{Op: "commit jobs/batch_sim/parts", Nth: a("part"), Fate: f},
+		{Op: "commit jobs/batch_sim/pieces", Nth: a("piece"), Fate: f},
+		{Op: "send 1 to aggregate", Nth: 3 * a("nudge"), Fate: f},
+		{Op: "concat ", Nth: 1, Slow: 30 * time.Second, Then: then(Cancel)},
+	}
+	if len(p.Weather.Sick) > 0 {
+		ploys = []Ploy{
+			{Op: ", dead", Nth: a("dead"), Fate: f},
+			{Op: "bury ", Nth: a("bury"), Fate: f},
+			{Op: ", dead…, buried", Nth: a("buried"), Fate: f},
+			{Op: ": reopening", Nth: 1, Fate: f},
+			{Op: "concat ", Nth: 1, Slow: 30 * time.Second, Then: then(Redrive)},
+			{Op: ": compacted", Nth: a("compacted"), Slow: 30 * time.Second, Then: then(Redrive)},
+			{Op: ": finalizing", Nth: 1, Slow: 5 * time.Second, Then: then(Redrive)},
+		}
+	}
+	p.Ploys = []Ploy{ploys[d.n("which ploy", len(ploys))]}
 }
 
 // write writes the input, and where each item stands in it.
 func (p *Plan) write() {
 	var s strings.Builder
+	p.offsets, p.chunks, p.places = nil, map[jobs.ChunkID]map[int]int{}, map[int]jobs.ChunkID{}
 	for i := range p.Items {
 		if p.Blank[i] {
 			s.WriteString("\n")
@@ -165,39 +256,42 @@ func (p *Plan) write() {
 		if p.Bad[i] {
 			method = "GET"
 		}
-		fmt.Fprintf(&s, `{"custom_id":"c%d","method":%q,"url":"/v1/x","body":{"model":"m","N":%d}}`+"\n", i, method, i)
+		model := "m"
+		if p.TwoModels && i%2 == 1 {
+			model = "odd"
+		}
+		fmt.Fprintf(&s, `{"custom_id":"c%d","method":%q,"url":"/v1/x","body":{"model":%q,"N":%d}}`+"\n", i, method, model, i)
 	}
 	p.input = s.String()
 }
 
 // learn notes how the scan has cut the input.
 func (p *Plan) learn(c jobs.ChunkID, blank jobs.Bits, next int64) {
-	for _, k := range p.chunks {
-		if k.id == c {
-			return
-		}
+	if p.chunks[c] != nil {
+		return
 	}
-	k := planned{id: c, items: map[int]int{}}
+	items := map[int]int{}
 	ordinal := 0
-	for i, offset := range p.offsets {
-		if offset < c.Offset || offset >= next {
-			continue
-		}
+	from, _ := slices.BinarySearch(p.offsets, c.Offset)
+	for i := from; i < len(p.offsets) && p.offsets[i] < next; i++ {
 		for blank.Has(ordinal) {
 			ordinal++
 		}
-		k.items[i] = ordinal
+		items[i] = ordinal
+		p.places[i] = c
 		ordinal++
 	}
-	p.chunks = append(p.chunks, k)
+	p.chunks[c] = items
 }
 
-// place is where an item stands.
+// itemsOf are the items of a chunk, with their ordinals.
+func (p *Plan) itemsOf(c jobs.ChunkID) map[int]int { return p.chunks[c] }
+
+// place is where an item stands, if its chunk was claimed.
 func (p *Plan) place(item int) (jobs.ChunkID, int) {
-	for _, k := range p.chunks {
-		if o, ok := k.items[item]; ok {
-			return k.id, o
-		}
+	c, ok := p.places[item]
+	if !ok {
+		return c, -1
 	}
-	return jobs.ChunkID{}, -1
+	return c, p.chunks[c][item]
 }

@@ -16,6 +16,7 @@ type queue struct {
 	messages []*message // in the order in which they were sent
 	dead     []deadLetter
 	sent     int
+	lost     map[string]bool // advances that were lost once
 }
 
 type message struct {
@@ -33,11 +34,11 @@ func (q *queue) Send(ctx context.Context, name jobs.QueueName, bodies ...[]byte)
 	err = q.w.step(ctx, fmt.Sprintf("send %d to %s", len(bodies), name), func() error {
 		for i, body := range bodies {
 			h := q.w.hash(a.name, a.steps, "send", i)
-			if !a.safe && chance(h, q.w.Odds.Unsent) {
+			if !a.safe && chance(h, q.w.plan.Odds.Unsent) {
 				unsent = append(unsent, jobs.Unsent{At: i, Err: errInjected})
 				continue
 			}
-			if !a.safe && name != jobs.QueueWork && chance(h>>16, q.w.Odds.LoseAdvance) {
+			if !a.safe && name != jobs.QueueWork && q.loses(h>>16, body) {
 				q.w.saw(LostMessage)
 				q.w.logf("%s: %s is lost", a.name, body)
 				continue
@@ -47,6 +48,19 @@ func (q *queue) Send(ctx context.Context, name jobs.QueueName, bodies ...[]byte)
 		return nil
 	})
 	return unsent, err
+}
+
+// loses tells whether a message is lost, as if its queue were purged.
+func (q *queue) loses(h uint64, body []byte) bool {
+	if since := time.Since(q.w.began); since >= q.w.plan.Deaf[0] && since < q.w.plan.Deaf[1] {
+		return true
+	}
+	if !q.w.plan.LoseFirst {
+		return chance(h, q.w.plan.Odds.LoseAdvance)
+	}
+	again := q.lost[string(body)]
+	q.lost[string(body)] = true
+	return !again
 }
 
 func (q *queue) add(name jobs.QueueName, body []byte, delay time.Duration) {
@@ -69,7 +83,11 @@ func (q *queue) receipt(m jobs.Message) *message {
 }
 
 func (q *queue) Defer(ctx context.Context, until time.Time, messages ...jobs.Message) error {
-	return q.w.step(ctx, "defer", func() error {
+	a := actorOf(ctx)
+	return q.w.step(ctx, fmt.Sprintf("defer to %s", until.Sub(q.w.began).Truncate(time.Millisecond)), func() error {
+		if _, owns := q.w.owners[a.name]; owns && !until.After(time.Now()) {
+			q.w.saw(GivenBack)
+		}
 		if time.Until(until) > 12*time.Hour {
 			return jobs.Errorf(jobs.CodeLimit, "past the limit")
 		}
@@ -101,12 +119,12 @@ func (q *queue) Depth(ctx context.Context, name jobs.QueueName) (d jobs.Depth, e
 	return d, err
 }
 
-// take delivers a visible message, chosen by a hash; nil if there is none.
-func (q *queue) take(h uint64, hide time.Duration) *jobs.Message {
+// take delivers a visible message, chosen by a hash; nil if there is none. of "" is any queue.
+func (q *queue) take(h uint64, hide time.Duration, of jobs.QueueName) *jobs.Message {
 	now := time.Now()
 	var visible []*message
 	for _, m := range q.messages {
-		if !m.visible.After(now) {
+		if !m.visible.After(now) && (of == "" || m.Queue == of) {
 			visible = append(visible, m)
 		}
 	}

@@ -20,12 +20,13 @@ type Weather struct {
 	Sick    map[int]bool  // items that it always answers with 500
 	Refused map[int]bool  // items that it always answers with 400
 	Killers map[int]bool  // items whose call ends the process
-	Outages []Outage      // times when it fails everybody
+	Outages []Downtime    // times when it fails everybody …
+	Down    string        // … who asks for this model; "" = all
 	Deny    time.Duration // from the start: 401 for all
 }
 
-// Outage is a time when every call fails alike.
-type Outage struct {
+// Downtime is a time when every call fails alike.
+type Downtime struct {
 	From, To time.Duration
 	Fault    jobs.Fault
 }
@@ -37,8 +38,9 @@ type upstream struct {
 
 	mu       sync.Mutex
 	inFlight int
-	calls    map[int]int
 	turns    map[string]int
+	calls    map[int]int // by item; guarded by the world's lock, as what follows
+	answers  map[int]int
 }
 
 func (u *upstream) Call(ctx context.Context, r jobs.Request) (jobs.Answer, error) {
@@ -65,36 +67,43 @@ func (u *upstream) Call(ctx context.Context, r jobs.Request) (jobs.Answer, error
 	if chance(h>>8, u.weather.Slow) {
 		took += time.Minute
 	}
-	u.w.sleep(time.Duration(h>>20) % time.Millisecond) // calls that are started together start one after the other
+	u.w.sleep(time.Duration(h>>20) % (20 * time.Millisecond)) // calls that are started together start one after the other
 	if caller.proc.isDead() {
 		return jobs.Answer{}, errDead
 	}
 	u.w.called(caller, body.N)
-	u.mu.Lock()
-	u.calls[body.N]++
-	u.mu.Unlock()
 	u.w.sleep(took)
 	if caller.proc.isDead() {
 		return jobs.Answer{}, errDead
 	}
 	if u.weather.Killers[body.N] {
-		u.w.kill(caller, fmt.Sprintf("the call of item %d", body.N), "during")
+		u.w.logf("%s: item %d kills", turn, body.N)
+		u.w.kill(caller)
 		return jobs.Answer{}, errDead
 	}
-	if f := u.fault(body.N, h, crowded); f != nil {
+	if f := u.fault(r.Model, body.N, h, crowded); f != nil {
 		u.w.logf("%s: fails with %d", turn, f.Status)
 		return jobs.Answer{}, f
 	}
 	u.w.logf("%s: answered", turn)
+	u.answered(body.N)
 	return jobs.Answer{Status: 200, Body: fmt.Appendf(nil, `{"answer":%d}`, body.N), Usage: jobs.Usage{Input: 1, Total: 1}}, nil
 }
 
-func (u *upstream) fault(item int, h uint64, crowded bool) *jobs.Fault {
+func (u *upstream) answered(item int) {
+	u.w.world.Lock()
+	defer u.w.world.Unlock()
+	if u.answers[item]++; u.answers[item] > 1 {
+		u.w.saw(AnsweredTwice)
+	}
+}
+
+func (u *upstream) fault(model string, item int, h uint64, crowded bool) *jobs.Fault {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	since := time.Since(u.w.began)
 	for _, o := range u.weather.Outages {
-		if since >= o.From && since < o.To {
+		if since >= o.From && since < o.To && (u.weather.Down == "" || u.weather.Down == model) {
 			f := o.Fault
 			return &f
 		}

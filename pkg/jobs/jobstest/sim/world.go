@@ -9,40 +9,48 @@ import (
 	"strings"
 	"sync"
 	"time"
-
-	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
 // World is one run: a seed, a virtual clock, and everything that happened. All chance is a hash of the seed, the actor and
 // how many steps that actor has taken, never a shared generator, so that a seed is a schedule.
 type World struct {
 	Seed uint64
-	Odds Odds
 
-	began     time.Time
-	world     sync.Mutex // held while the world changes
-	plan      *Plan
-	ledger    *ledger
-	phase     jobs.Phase
-	ended     bool
-	claims    map[string]jobs.Bits // by actor: what was resolved when it claimed
-	owners    map[string]string    // by actor: under which name it claimed
-	completed bool
+	plan  *Plan
+	began time.Time
+	fleet *fleet
 
-	mu    sync.Mutex
-	taken map[int64]bool // virtual instants at which somebody wakes: nobody shares one
-	log   []string
-	seen  map[Behaviour]int
-	fail  []string
+	world sync.Mutex // held while the world changes
+	witness
+
+	mu      sync.Mutex
+	taken   map[int64]bool // virtual instants at which somebody wakes: nobody shares one
+	keepLog bool
+	log     []string
+	seen    map[Behaviour]int
+	broken  []string
+	met     []int   // by ploy: how many calls it has matched
+	pending []Event // that a ploy has set off
 }
 
 // Odds are the chances of each misfortune at one port call, in 1/10,000.
 type Odds struct {
 	FailBefore, FailAfter, CrashBefore, CrashAfter int
-	Slow                                           int // a call takes seconds
+	Slow, Freeze                                   int // a call takes seconds; its process stands still for minutes
 	Redeliver, LoseAck                             int // of a delivery
 	Unsent, LoseAdvance                            int // of a message
 }
+
+// fate is what becomes of one port call.
+type fate string
+
+const (
+	fateWell        fate = ""
+	fateFailBefore  fate = "fails"
+	fateFailAfter   fate = "happens, but says that it failed"
+	fateCrashBefore fate = "is cut off by a crash"
+	fateCrashAfter  fate = "happens, and the process dies"
+)
 
 var (
 	errInjected = errors.New("injected failure")
@@ -70,12 +78,13 @@ func (p *process) die() {
 	p.cancel()
 }
 
-// actor is one handler call, or one call of an item within it. Its steps happen one after the other.
+// actor is one handler call, or the operator. Its steps happen one after the other.
 type actor struct {
 	name  string
 	proc  *process
 	steps int
 	safe  bool // nothing is injected: the test itself acts
+	saved bool // its last step was a save
 }
 
 type actorKey struct{}
@@ -122,74 +131,115 @@ func (w *World) sleep(d time.Duration) {
 	time.Sleep(time.Until(time.Unix(0, at)))
 }
 
-// step is one port call: time passes, and then it happens, or fails, or happens and says that it failed, or kills the
-// process before or after. act changes the world; it is called once at most.
+// yield puts those in order who wake at the same instant, as when one call's end lets several attempts through a gate.
+func (w *World) yield(ctx context.Context) {
+	a := actorOf(ctx)
+	a.steps++
+	w.sleep(time.Duration(w.hash(a.name, a.steps) % uint64(time.Millisecond)))
+}
+
+// step is one port call: time passes, and then it meets its fate. act changes the world; it is called once at most.
 func (w *World) step(ctx context.Context, op string, act func() error) error {
 	a := actorOf(ctx)
 	a.steps++
 	h := w.hash(a.name, a.steps)
 	d := 100*time.Microsecond + time.Duration(h%uint64(20*time.Millisecond))
-	if !a.safe && chance(h>>8, w.Odds.Slow) {
-		d += time.Duration(h % uint64(90*time.Second))
+	f := fateWell
+	if !a.safe {
+		slow, ploy := w.ploy(a, op)
+		d += slow + w.slowness(h)
+		if f = ploy; f == fateWell {
+			f = w.plan.Odds.draw(w.hash(a.name, a.steps, "fate"))
+		}
 	}
 	w.sleep(d)
-	if a.proc != nil && a.proc.isDead() {
+	if a.proc.isDead() {
 		return errDead
 	}
-	happens := act
-	act = func() error {
+	var err error
+	if f != fateFailBefore && f != fateCrashBefore {
 		w.world.Lock()
-		defer w.world.Unlock()
-		return happens()
+		err = act()
+		w.world.Unlock()
 	}
-	if a.safe {
-		err := act()
-		w.logf("%s: %s → %v", a.name, op, err)
-		return err
-	}
-	switch roll := w.hash(a.name, a.steps, "fate"); {
-	case chance(roll, w.Odds.CrashBefore):
-		w.kill(a, op, "before")
+	w.logf("%s: %s → %v %s", a.name, op, err, f)
+	return w.meet(a, op, f, err)
+}
+
+// meet is what the caller gets to see.
+func (w *World) meet(a *actor, op string, f fate, err error) error {
+	wasSaved := a.saved
+	a.saved = err == nil && (f == fateWell || f == fateFailAfter) && strings.HasPrefix(op, "save ")
+	switch f {
+	case fateCrashBefore, fateCrashAfter:
+		if wasSaved && f == fateCrashBefore && strings.HasPrefix(op, "send ") {
+			w.saw(CrashBeforeNudge)
+		}
+		w.kill(a)
 		return errDead
-	case chance(roll>>16, w.Odds.FailBefore):
-		w.logf("%s: %s fails", a.name, op)
-		return fmt.Errorf("%s: %w", op, errInjected)
-	case chance(roll>>32, w.Odds.CrashAfter):
-		err := act()
-		w.logf("%s: %s → %v", a.name, op, err)
-		w.kill(a, op, "after")
-		return errDead
-	case chance(roll>>24, w.Odds.FailAfter):
-		err := act()
-		w.logf("%s: %s → %v, but says that it failed", a.name, op, err)
-		if err == nil {
+	case fateFailBefore, fateFailAfter:
+		if f == fateFailAfter && err == nil {
 			w.saw(LostResponse)
 		}
 		return fmt.Errorf("%s: %w", op, errInjected)
+	default:
+		return err
 	}
-	err := act()
-	w.logf("%s: %s → %v", a.name, op, err)
-	return err
 }
 
-func (w *World) kill(a *actor, op, when string) {
-	w.logf("%s: process %s dies %s %s", a.name, a.proc.name, when, op)
+func (o *Odds) draw(roll uint64) fate {
+	switch {
+	case chance(roll, o.CrashBefore):
+		return fateCrashBefore
+	case chance(roll>>16, o.FailBefore):
+		return fateFailBefore
+	case chance(roll>>32, o.CrashAfter):
+		return fateCrashAfter
+	case chance(roll>>24, o.FailAfter):
+		return fateFailAfter
+	default:
+		return fateWell
+	}
+}
+
+// slowness is what a call takes longer than it should: less than a lease, or more.
+func (w *World) slowness(h uint64) time.Duration {
+	switch {
+	case chance(h>>8, w.plan.Odds.Slow):
+		return time.Duration(h % uint64(90*time.Second))
+	case chance(h>>24, w.plan.Odds.Freeze):
+		return 2*time.Minute + time.Duration(h%uint64(4*time.Minute))
+	default:
+		return 0
+	}
+}
+
+func (w *World) kill(a *actor) {
+	w.logf("process %s dies", a.proc.name)
 	w.saw(Crash)
 	a.proc.die()
 }
 
 func (w *World) logf(format string, args ...any) {
+	if !w.keepLog {
+		return
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.log = append(w.log, fmt.Sprintf("%12s  ", time.Since(w.began).Truncate(time.Microsecond))+fmt.Sprintf(format, args...))
+	w.log = append(w.log, fmt.Sprintf("%14s  ", time.Since(w.began).Truncate(time.Microsecond))+fmt.Sprintf(format, args...))
 }
 
-// Log is what happened, a line each.
+// Log is what happened, a line each, if it was kept.
 func (w *World) Log() string { return strings.Join(w.log, "\n") + "\n" }
+
+// Broken is what the run has broken, a sentence each.
+func (w *World) Broken() []string { return w.broken }
 
 func (w *World) failf(format string, args ...any) {
 	w.logf("BROKEN: "+format, args...)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.fail = append(w.fail, fmt.Sprintf(format, args...))
+	if len(w.broken) < 20 {
+		w.broken = append(w.broken, fmt.Sprintf(format, args...))
+	}
 }
