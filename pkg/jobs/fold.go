@@ -57,12 +57,11 @@ func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chu
 	f := splitFold{Reopening: maps.Clone(s.Reopening)}
 	f.Totals.Items = s.Scanned.Items
 	digest := sha256.New()
-	seen, settled := 0, 0
+	settled, judged := 0, 0
 	for c, err := range chunks {
 		if err != nil {
 			return f, err
 		}
-		seen++
 		f.Totals = f.Totals.Add(c.Totals)
 		f.Totals.Errors = mergeErrors(f.Totals.Errors, c.errorCounts())
 		if c.Waits != "" {
@@ -76,6 +75,9 @@ func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chu
 		}
 		if c.Settled() {
 			settled++
+		}
+		if c.Done() || c.Dead {
+			judged++
 		}
 		if alive(&c) && (f.LeaseEnds.IsZero() || c.Lease.Before(f.LeaseEnds)) {
 			f.LeaseEnds = c.Lease
@@ -92,11 +94,10 @@ func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chu
 		digest.Write(fact[:8])
 		digest.Write(resolved)
 	}
-	whole := seen == s.Scanned.Chunks && settled == seen && len(f.Reopening) == 0
-	f.Settled = whole
+	f.Settled = settled == s.Scanned.Chunks && len(f.Reopening) == 0
 	if j.Stop != nil {
 		f.Settled = f.LeaseEnds.IsZero() // nothing will be claimed any more
-		if !whole {
+		if judged < s.Scanned.Chunks {
 			digest.Write([]byte(j.Stop.As)) // the error lines of what is open say so
 		}
 	}
