@@ -35,7 +35,7 @@ func (a *attempt) launch(ctx context.Context) error {
 			return nil
 		}
 		if a.isolated() {
-			if err := a.take(ctx, ordinal); err != nil || a.stop != stopNot {
+			if err := a.take(ctx, ordinal); err != nil || a.stop != stopNot || a.overslept() {
 				it.gate.giveBack()
 				return err
 			}
@@ -51,6 +51,9 @@ func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
 	if deadline, ok := ctx.Deadline(); ok && a.w.Now().Add(a.w.opt.CallTimeout+saveMargin).After(deadline) {
 		a.stop = stopDrain
 		return false
+	}
+	if a.overslept() {
+		return false // renew the claim first
 	}
 	if a.isolated() && a.inFlight > 0 {
 		return false
@@ -71,6 +74,9 @@ func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
 	}
 	return true
 }
+
+// overslept tells whether the lease has run out: the process stood still, and the claim may be another's by now.
+func (a *attempt) overslept() bool { return !a.w.Now().Before(a.c.Lease) }
 
 // probing tells whether the chunk is let through a pause to see whether it can end.
 func (a *attempt) probing(g *gateUse) bool { return g.pause() != nil || a.job.Pause != nil }

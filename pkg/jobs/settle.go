@@ -15,6 +15,7 @@ import (
 // does not hold the lease only turns bits on (rule 1).
 func (a *attempt) save(ctx context.Context, change func(c *Chunk)) error {
 	ctx = context.WithoutCancel(ctx)
+	began := a.w.Now()
 	err := untilSaved(func() error {
 		c := *a.c
 		for _, part := range a.unsaved {
@@ -40,7 +41,7 @@ func (a *attempt) save(ctx context.Context, change func(c *Chunk)) error {
 	if err != nil {
 		return fmt.Errorf("save chunk %s: %w", a.c.ID, err)
 	}
-	a.renewAt = a.w.Now().Add(a.w.opt.Lease / 3)
+	a.renewAt = began.Add(a.w.opt.Lease / 3)
 	return nil
 }
 

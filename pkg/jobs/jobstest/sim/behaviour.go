@@ -25,7 +25,6 @@ const (
 	ClaimAgain       Behaviour = "a chunk was claimed again after its owner died"
 	Adoption         Behaviour = "a part was adopted by another attempt"
 	LateSave         Behaviour = "outcomes were saved by who had lost the claim"
-	Zombie           Behaviour = "a call was started by who had lost the claim"
 	AnsweredTwice    Behaviour = "an item was answered twice"
 	Checkpoint       Behaviour = "a part was saved before the attempt ended"
 	GivenBack        Behaviour = "an attempt gave its chunk back before its deadline"
@@ -53,7 +52,7 @@ const (
 )
 
 var behaviours = []Behaviour{Crash, CrashBeforeNudge, LostResponse, LostCAS, Redelivery, Batch, LostMessage, Purge, Resent, DoneAgain,
-	ClaimAgain, Adoption, LateSave, Zombie, AnsweredTwice, Checkpoint, GivenBack, Deferral, Accusation, Burial, BurialFinished, Redriven,
+	ClaimAgain, Adoption, LateSave, AnsweredTwice, Checkpoint, GivenBack, Deferral, Accusation, Burial, BurialFinished, Redriven,
 	RedriveAfter, RedriveFinal, RedriveRefused, Parking, OutagePause, Refusals, Probe, Isolation, CrashOutcome, StopBetween, InputChanged,
 	Cancelled, Expired, Completed, SecondFiles, LateFiles}
 

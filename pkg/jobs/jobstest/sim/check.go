@@ -31,6 +31,9 @@ func (w *World) check() {
 		}
 		return
 	}
+	if j.Phase == jobs.PhaseExpired && w.plan.Window >= longWindow && j.Totals.Answered > 0 {
+		w.failf("the job expired after %s, though its upstream was well for most of it", w.plan.Window)
+	}
 	answered := w.lines(j.Outputs.Answers, true)
 	failed := w.lines(j.Outputs.Errors, false)
 	w.checkLines(answered, failed)

@@ -234,6 +234,9 @@ func (f *fleet) handle(m *member, a *actor, batch []jobs.Message) {
 	}
 	failures := m.handlers[batch[0].Queue].Handle(ctx, batch)
 	f.w.sleep(time.Millisecond)
+	f.w.world.Lock()
+	a.ended = true
+	f.w.world.Unlock()
 	if m.isDead() {
 		return
 	}

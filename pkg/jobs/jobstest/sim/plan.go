@@ -90,6 +90,9 @@ func (d draw) set(name string, items, size int) map[int]bool {
 	return set
 }
 
+// longWindow is a time in which every job should be done: no weather lasts so long.
+const longWindow = 24 * time.Hour
+
 // newPlan makes the plan of a seed.
 func newPlan(w *World) *Plan {
 	d := draw{w}
@@ -97,7 +100,7 @@ func newPlan(w *World) *Plan {
 		Items:      1 + d.n("items", 30),
 		Processes:  1 + d.n("processes", 3),
 		Lambda:     d.odds("lambda", 5000),
-		Window:     24 * time.Hour,
+		Window:     longWindow,
 		PieceBytes: 400,
 		Cut: jobs.Cut{SplitBytes: int64(200 + d.n("split", 2000)), ChunkLines: 1 + d.n("chunk", 6), ChunkBytes: 1 << 20,
 			LineBytes: 1 << 20},

@@ -50,7 +50,7 @@ func (w *World) run() {
 		w: w, ledger: &ledger{w: w, records: map[string]record{}}, registry: &registry{w: w, entries: map[string]jobs.Entry{}},
 		queue:    &queue{w: w, lost: map[string]bool{}},
 		files:    &files{w: w, objects: map[string][]byte{inputName: []byte(w.plan.input)}},
-		upstream: &upstream{w: w, weather: w.plan.Weather, calls: map[int]int{}, answers: map[int]int{}, turns: map[string]int{}},
+		upstream: &upstream{w: w, weather: w.plan.Weather, calls: map[int]int{}, answers: map[int]int{}, got: map[int]*actor{}, turns: map[string]int{}},
 	}
 	w.fleet = f
 	operator := &process{name: "operator", cancel: func() {}}

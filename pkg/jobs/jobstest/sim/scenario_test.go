@@ -37,6 +37,32 @@ func then(what ...Doing) (events []Event) {
 func workPurged() Event { return Event{What: PurgeOf, Arg: jobs.QueueWork} }
 
 var scenarios = []scenario{{
+	name: "a part that a lost worker wrote is adopted, and nobody is asked again",
+	plan: func(p *Plan) {
+		p.Ploys = []Ploy{{Op: "commit jobs/batch_sim/parts", Nth: 1, Fate: fateCrashAfter}}
+	},
+	shows: []Behaviour{Crash, Adoption},
+	holds: everyoneAnswered,
+}, {
+	name: "a save that fails brings the message back",
+	plan: func(p *Plan) {
+		p.Ploys = []Ploy{{Op: "save chunk/…attempt 1 by nobody has 0", Nth: 2, Fate: fateFailBefore}}
+	},
+	holds: func(t *testing.T, w *World) {
+		if w.Saw(Resent) {
+			t.Error("nothing but the sweep, an hour later, brought it back")
+		}
+		everyoneAnswered(t, w)
+	},
+}, {
+	name: "a part is there though its commit failed, and the next has more in it",
+	plan: func(p *Plan) {
+		p.Weather.Slow, p.Weather.Latency = 5000, 5*time.Second
+		p.Ploys = []Ploy{{Op: "commit jobs/batch_sim/parts", Nth: 1, Fate: fateFailAfter}}
+	},
+	shows: []Behaviour{LostResponse},
+	holds: everyoneAnswered,
+}, {
 	name: "a redriven item is called as often as at first",
 	plan: func(p *Plan) {
 		sick(p)
@@ -249,7 +275,7 @@ func (w *World) chunkOf(item int) *jobs.Chunk {
 // kind is a plan in which nothing goes wrong: ten chunks of three items in two splits.
 func kind(p *Plan) {
 	*p = Plan{Items: 30, Cut: jobs.Cut{SplitBytes: 1300, ChunkLines: 3, ChunkBytes: 1 << 20, LineBytes: 1 << 20}, Processes: 2, PieceBytes: 400,
-		Weather: Weather{Latency: 200 * time.Millisecond}, Window: 24 * time.Hour}
+		Weather: Weather{Latency: 200 * time.Millisecond}, Window: longWindow}
 }
 
 func TestScenarios(t *testing.T) {

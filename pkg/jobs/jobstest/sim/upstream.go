@@ -41,6 +41,7 @@ type upstream struct {
 	turns    map[string]int
 	calls    map[int]int // by item; guarded by the world's lock, as what follows
 	answers  map[int]int
+	got      map[int]*actor // who got the last answer of an item
 }
 
 func (u *upstream) Call(ctx context.Context, r jobs.Request) (jobs.Answer, error) {
@@ -86,13 +87,14 @@ func (u *upstream) Call(ctx context.Context, r jobs.Request) (jobs.Answer, error
 		return jobs.Answer{}, f
 	}
 	u.w.logf("%s: answered", turn)
-	u.answered(body.N)
+	u.answered(caller, body.N)
 	return jobs.Answer{Status: 200, Body: fmt.Appendf(nil, `{"answer":%d}`, body.N), Usage: jobs.Usage{Input: 1, Total: 1}}, nil
 }
 
-func (u *upstream) answered(item int) {
+func (u *upstream) answered(a *actor, item int) {
 	u.w.world.Lock()
 	defer u.w.world.Unlock()
+	u.got[item] = a
 	if u.answers[item]++; u.answers[item] > 1 {
 		u.w.saw(AnsweredTwice)
 	}

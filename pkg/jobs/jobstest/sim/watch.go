@@ -16,6 +16,7 @@ type witness struct {
 	job    *jobs.Job
 	claims map[string]jobs.Bits // by actor: what was resolved when it claimed
 	owners map[string]string    // by actor: under which name it claimed
+	leases map[string]time.Time // by that name: until when
 	late   map[string]bool      // by actor: it claimed when the job was stopped already
 
 	stopMoved time.Time // when the job's stop was last written, or taken back
@@ -29,7 +30,7 @@ type witness struct {
 }
 
 func newWitness() witness {
-	return witness{claims: map[string]jobs.Bits{}, owners: map[string]string{}, late: map[string]bool{}, facts: map[int]time.Time{},
+	return witness{claims: map[string]jobs.Bits{}, owners: map[string]string{}, leases: map[string]time.Time{}, late: map[string]bool{}, facts: map[int]time.Time{},
 		judged: map[string]bool{}, deadBy: map[jobs.ChunkID]string{}, opened: map[jobs.ChunkID]time.Time{},
 		before: map[jobs.ChunkID]map[int]int{}, redriven: map[string]bool{}}
 }
@@ -112,6 +113,9 @@ func (w *World) watchChunk(a *actor, before, after *jobs.Chunk) {
 	}
 	if !before.Resolved.Equal(after.Resolved) || before.Dead != after.Dead || before.Burial != after.Burial {
 		w.facts[after.ID.Split] = time.Now()
+	}
+	if after.Owner != "" {
+		w.leases[after.Owner] = after.Lease
 	}
 	w.watchBits(a, before, after)
 	w.watchClaim(a, before, after)
@@ -244,8 +248,8 @@ func (w *World) delivered(m *jobs.Message) {
 	}
 }
 
-// called sees every call, and holds it to: no call for an item whose outcome was recorded when its attempt claimed it, and
-// none of who claimed when the job was stopped, or ended.
+// called sees every call, and holds it to: no call for an item whose outcome was recorded when its attempt claimed it, or
+// that was answered to a worker that had no trouble; and none of who claimed when the job was stopped, or ended.
 func (w *World) called(a *actor, item int) {
 	w.world.Lock()
 	defer w.world.Unlock()
@@ -257,15 +261,19 @@ func (w *World) called(a *actor, item int) {
 	if w.late[a.name] {
 		w.failf("%s calls item %d, though it claimed %s when the job was stopped already", a.name, item, id)
 	}
+	got := w.fleet.upstream.got[item]
 	c, ok := w.ledger().records[chunkKey(id)].value.(*jobs.Chunk)
 	switch {
 	case !ok:
 		w.failf("%s calls item %d of a chunk that nobody has claimed", a.name, item)
-	case c.Owner != w.owners[a.name]:
-		w.saw(Zombie)
+	case time.Since(w.leases[w.owners[a.name]]) > time.Second:
+		w.failf("%s calls item %d, though its lease has run out", a.name, item)
+	case c.Owner != w.owners[a.name]: // a moment ago
 	case w.job.Phase == jobs.PhaseFailed || c.Done(): // it will look; or a late save of another was faster, and it cannot know
 	case w.job.Phase.Ended():
 		w.failf("%s calls item %d of a job that has ended", a.name, item)
+	case got != nil && got.ended && !got.hurt && !got.proc.isDead():
+		w.failf("%s calls item %d, which was answered to %s, who had no trouble", a.name, item, got.name)
 	}
 }
 

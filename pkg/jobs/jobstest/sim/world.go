@@ -9,6 +9,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
 // World is one run: a seed, a virtual clock, and everything that happened. All chance is a hash of the seed, the actor and
@@ -85,6 +87,8 @@ type actor struct {
 	steps int
 	safe  bool // nothing is injected: the test itself acts
 	saved bool // its last step was a save
+	hurt  bool // a call of it failed, or took so long that its lease may have ended
+	ended bool // its handler has returned; guarded by the world's lock
 }
 
 type actorKey struct{}
@@ -147,7 +151,9 @@ func (w *World) step(ctx context.Context, op string, act func() error) error {
 	f := fateWell
 	if !a.safe {
 		slow, ploy := w.ploy(a, op)
-		d += slow + w.slowness(h)
+		slow += w.slowness(h)
+		d += slow
+		a.hurt = a.hurt || slow > 0
 		if f = ploy; f == fateWell {
 			f = w.plan.Odds.draw(w.hash(a.name, a.steps, "fate"))
 		}
@@ -169,6 +175,7 @@ func (w *World) step(ctx context.Context, op string, act func() error) error {
 // meet is what the caller gets to see.
 func (w *World) meet(a *actor, op string, f fate, err error) error {
 	wasSaved := a.saved
+	a.hurt = a.hurt || f != fateWell || errors.Is(err, jobs.ErrConflict)
 	a.saved = err == nil && (f == fateWell || f == fateFailAfter) && strings.HasPrefix(op, "save ")
 	switch f {
 	case fateCrashBefore, fateCrashAfter:
