@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -185,6 +186,33 @@ func TestAnyTextIsRefusedOrASetWithinTheLimit(t *testing.T) {
 		var again Bits
 		if err := again.UnmarshalText(fmt.Append(nil, b)); err != nil || !again.Equal(b) {
 			t.Fatalf("%q is %s, and that is %s, %v", text, b, again, err)
+		}
+	})
+}
+
+// FuzzBits reads any text as a set: it is refused, or within the limit and reads back as it was written.
+func FuzzBits(f *testing.F) {
+	for _, text := range []string{"", "0", "0-41,43", "7,9,4095", "0-4095", "=VVVVVVVVVVVVVVVVBQ", "=AAAA", "4096", "3-1", "+5", "0,0-3,2", "=/", "1-2-3", "-"} {
+		f.Add([]byte(text))
+	}
+	f.Fuzz(func(t *testing.T, text []byte) {
+		if len(text) > 2000 {
+			t.Skip() // runs may overlap, and each costs as much as it is long
+		}
+		b := BitsOf(1, 2, 3)
+		if err := b.UnmarshalText(text); err != nil {
+			return
+		}
+		if all := slices.Collect(b.Ordinals); len(all) != b.Count() || len(all) > 0 && all[len(all)-1] >= MaxChunkLines {
+			t.Fatalf("%.40q holds %d ordinals, the last %d", text, b.Count(), all[len(all)-1])
+		}
+		written, err := b.MarshalText()
+		var again Bits // and nothing is left of what was there before
+		if err := errors.Join(err, again.UnmarshalText(text)); err != nil || !again.Equal(b) {
+			t.Fatalf("%.40q is read %s and %s, %v", text, b, again, err)
+		}
+		if err := again.UnmarshalText(written); err != nil || !again.Equal(b) {
+			t.Fatalf("%.40q is written %q and read %s, %v", text, written, again, err)
 		}
 	})
 }

@@ -68,6 +68,7 @@ type checker struct {
 	items   int64
 	runs    []idRun
 	first   []int64      // lines before each split
+	lines   []int64      // of each split
 	losers  map[int]Bits // by split, the lines that lost their id to an earlier one
 	pairs   []duplicate  // the earliest of them
 }
@@ -117,7 +118,11 @@ func (c *checker) gather(ctx context.Context, ledger Ledger) error {
 		if err != nil {
 			return err
 		}
+		if cuts.Split != s.N {
+			return fmt.Errorf("the cuts %s are of split %d", s.Scanned.Cuts.Name, cuts.Split)
+		}
 		c.first = append(c.first, lines)
+		c.lines = append(c.lines, cuts.Lines)
 		c.runs = append(c.runs, cuts.runs()...)
 		c.items += cuts.Items
 		c.summary.Violations += cuts.Violations
@@ -136,6 +141,9 @@ func (c *checker) gather(ctx context.Context, ledger Ledger) error {
 
 // lose notes a line that lost its id.
 func (c *checker) lose(loser, winner lineRef) error {
+	if n := c.lines[loser.split]; int64(loser.line) >= n {
+		return fmt.Errorf("the ids of split %d name line %d of %d", loser.split, loser.line+1, n)
+	}
 	lost := c.losers[loser.split]
 	lost.Set(int(loser.line))
 	c.losers[loser.split] = lost
@@ -229,6 +237,9 @@ func readVerdict(ctx context.Context, files Files, j *Job, n int) (verdict, erro
 		return verdict{}, fmt.Errorf("read the check of split %d: %w", n, err)
 	}
 	v := verdict{firstLine: int64(binary.BigEndian.Uint64(row))}
+	if v.firstLine < 1 || v.firstLine > j.InputBytes+1 {
+		return verdict{}, fmt.Errorf("read the check of split %d: it begins at line %d", n, v.firstLine)
+	}
 	if binary.BigEndian.Uint64(row[8:]) == 0 {
 		return v, nil
 	}

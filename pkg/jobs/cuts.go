@@ -55,7 +55,35 @@ func readCuts(ctx context.Context, files Files, ref FileRef) (splitCuts, error) 
 	if err := json.Unmarshal(body, &cuts); err != nil {
 		return cuts, fmt.Errorf("decode cuts %s: %w", ref.Name, err)
 	}
+	if err := cuts.check(); err != nil {
+		return cuts, fmt.Errorf("decode cuts %s: %w", ref.Name, err)
+	}
 	return cuts, nil
+}
+
+// check refuses cuts that no scan can have made: messages and records are made of them, and memory is set aside by them.
+func (c *splitCuts) check() error {
+	if c.Split < 0 || c.Split >= MaxJobSplits || len(c.Chunks) > MaxSplitChunks {
+		return fmt.Errorf("split %d has %d chunks", c.Split, len(c.Chunks))
+	}
+	if len(c.Kept) != min(c.Violations, MaxKeptViolations) {
+		return fmt.Errorf("of %d violations %d are kept", c.Violations, len(c.Kept))
+	}
+	var offset, line, items int64
+	for i := range c.Chunks {
+		cut := &c.Chunks[i]
+		if cut.Lines < 1 || cut.Lines > MaxChunkLines || cut.Length < 1 || cut.Line < line || cut.Offset < 0 || i > 0 && cut.Offset != offset {
+			return fmt.Errorf("chunk %d: %d lines from line %d on, %d bytes at %d", i, cut.Lines, cut.Line, cut.Length, cut.Offset)
+		}
+		if stray := cut.Blank.Or(cut.Bad).Without(AllBits(cut.Lines)); !stray.Empty() || cut.Items() < 1 {
+			return fmt.Errorf("chunk %d: %d lines, blank %s, bad %s", i, cut.Lines, cut.Blank, cut.Bad)
+		}
+		offset, line, items = cut.Offset+cut.Length, cut.Line+int64(cut.Lines), items+int64(cut.Items())
+	}
+	if c.Lines < line || c.Items < items || c.Items > items && c.Fatal == nil {
+		return fmt.Errorf("%d items in %d lines; its chunks have %d in %d", c.Items, c.Lines, items, line)
+	}
+	return nil
 }
 
 // runs are the ids of the split, to be given to duplicates with those of all other splits.

@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -8,6 +9,7 @@ import (
 	"math/rand/v2"
 	"runtime"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/dchest/siphash"
@@ -174,6 +176,114 @@ func TestDamagedIDsAreRefused(t *testing.T) {
 	if err := duplicates(ctx, files, runs, 1<<20, func(_, _ lineRef) error { return stop }); !errors.Is(err, stop) {
 		t.Errorf("error %v, want that of yield", err)
 	}
+}
+
+func TestIDsOfMoreThanARunHoldsAreRefused(t *testing.T) {
+	files := newMemFiles()
+	runs := putIDs(t, files, 300, 100, 1, func(i int) uint64 { return uint64(i) })
+	whole, _ := files.get("ids-1")
+	damaged := slices.Clone(whole)
+	for b := range idBuckets {
+		binary.BigEndian.PutUint32(damaged[len(idMagic)+4*b:], 1<<32-1)
+	}
+	files.put("ids-1", damaged)
+	err := duplicates(t.Context(), files, runs, duplicateBudget, func(_, _ lineRef) error { return nil })
+	if err == nil || !strings.Contains(err.Error(), "ids-1") {
+		t.Errorf("error %v, want one that names the run", err)
+	}
+}
+
+func TestCheckRefusesDamagedScans(t *testing.T) {
+	for _, row := range []struct {
+		name, object string
+		damage       func(data []byte) []byte
+	}{
+		{"a duplicate on line 4278190081", idsName("j", 0, 0), func(data []byte) []byte {
+			data[len(data)-idEntryBytes+16] = 0xff
+			return data
+		}},
+		{"cuts of another split", cutsName("j", 0), func(data []byte) []byte {
+			return bytes.Replace(data, []byte(`"split":0`), []byte(`"split":7`), 1)
+		}},
+	} {
+		files, ledger := newMemFiles(), &memLedger{}
+		input := request("", "") + "\n" + request("", "") + "\n"
+		j := Job{ID: "j", Input: files.put("in", []byte(input)), InputBytes: int64(len(input)), Endpoint: chatURL, Cut: DefaultCut(0)}
+		scanned, err := scanToFiles(t.Context(), files, &j, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := ledger.SaveSplit(t.Context(), &Split{V: SchemaVersion, Job: "j", Scanned: &scanned}); err != nil {
+			t.Fatal(err)
+		}
+		whole, _ := files.get(row.object)
+		files.put(row.object, row.damage(bytes.Clone(whole)))
+		before := allotted()
+		err = guard(func() error {
+			_, err := checkToFiles(t.Context(), files, ledger, &j, 1<<20)
+			return err
+		})
+		if _, died := errors.AsType[*stepPanic](err); err == nil || died {
+			t.Errorf("%s: %v", row.name, err)
+		}
+		if took := allotted() - before; took > 16<<20 {
+			t.Errorf("%s: it took %d MiB", row.name, took>>20)
+		}
+	}
+}
+
+// FuzzDuplicates searches two runs, of which the second is any object. It is refused, or what is found is in it: a line, and
+// another one with the same hash. It stays within its budget.
+func FuzzDuplicates(f *testing.F) {
+	const budget = 1 << 20
+	files := newMemFiles()
+	putIDs(f, files, 40, 20, 1, func(i int) uint64 { return uint64(i % 15) })
+	first, _ := files.get("ids-0")
+	second, _ := files.get("ids-1")
+	firstEntries := entriesOf(first)
+	f.Add(second)
+	f.Add(second[:len(second)-1])
+	f.Add(second[:idHeaderBytes])
+	f.Add(second[:idHeaderBytes-1])
+	f.Add(second[:len(idMagic)])
+	for i := 0; i < len(second); i += 61 {
+		damaged := slices.Clone(second)
+		damaged[i] ^= 1 << (i % 8)
+		f.Add(damaged)
+	}
+	f.Fuzz(func(t *testing.T, second []byte) {
+		entries := entriesOf(second)
+		files := newMemFiles()
+		runs := []idRun{{split: 0, file: files.put("first", first)}, {split: 1, file: files.put("second", second)}}
+		found, before := 0, allotted()
+		err := duplicates(t.Context(), files, runs, budget, func(loser, winner lineRef) error {
+			found++
+			of := map[int]map[uint32][]idEntry{0: firstEntries, 1: entries}
+			same := slices.ContainsFunc(of[loser.split][loser.line], func(l idEntry) bool {
+				return slices.ContainsFunc(of[winner.split][winner.line], func(w idEntry) bool { return l.hi == w.hi && l.lo == w.lo })
+			})
+			if !same || loser == winner {
+				t.Fatalf("%v loses to %v", loser, winner)
+			}
+			return nil
+		})
+		if took := allotted() - before; took > budget+budget/2+uint64(len(second))*16 {
+			t.Fatalf("it took %d bytes, %v", took, err)
+		}
+		if err == nil && (len(second) < idHeaderBytes || found > 20+len(second)/idEntryBytes) {
+			t.Fatalf("%d duplicates are found in %d bytes", found, len(second))
+		}
+	})
+}
+
+// entriesOf are the entries that stand in an ids object, whatever its header says, by line.
+func entriesOf(object []byte) map[uint32][]idEntry {
+	entries := map[uint32][]idEntry{}
+	for at := idHeaderBytes; at+idEntryBytes <= len(object); at += idEntryBytes {
+		e := idEntry{binary.BigEndian.Uint64(object[at:]), binary.BigEndian.Uint64(object[at+8:]), binary.BigEndian.Uint32(object[at+16:])}
+		entries[e.line] = append(entries[e.line], e)
+	}
+	return entries
 }
 
 // BenchmarkDuplicates searches ten million ids within the usual budget.

@@ -148,8 +148,13 @@ func (r *idRun) readHeader(ctx context.Context, files Files) error {
 	if string(header[:len(idMagic)]) != idMagic {
 		return fmt.Errorf("read the header of ids %s: it is no ids object of this version", r.file.Name)
 	}
+	var all int64
 	for b := range r.counts {
 		r.counts[b] = binary.BigEndian.Uint32(header[len(idMagic)+4*b:])
+		all += int64(r.counts[b])
+	}
+	if all > maxRunIDs {
+		return fmt.Errorf("read the header of ids %s: it has %d entries, more than a run holds", r.file.Name, all)
 	}
 	return nil
 }

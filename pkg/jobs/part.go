@@ -80,6 +80,9 @@ type parts struct {
 
 const partWindow = 256 << 10
 
+// maxHeader is more than the header of any part has: MaxChunkLines outcomes with codes and messages as long as they are kept.
+const maxHeader = 8 << 20
+
 func newParts(files Files) *parts { return &parts{files: files} }
 
 func (p *parts) encoder() *zstd.Encoder {
@@ -166,7 +169,7 @@ func (r *partReader) readHeader() error {
 		return err
 	}
 	r.buf = bufio.NewReaderSize(r.z, 64<<10)
-	head, err := r.buf.ReadBytes('\n')
+	head, err := r.headerLine()
 	if err != nil {
 		return fmt.Errorf("its header: %w", err)
 	}
@@ -178,6 +181,21 @@ func (r *partReader) readHeader() error {
 		return ErrNewer
 	}
 	return r.header.check()
+}
+
+// headerLine reads the first line, with its end.
+func (r *partReader) headerLine() ([]byte, error) {
+	var head []byte
+	for {
+		some, err := r.buf.ReadSlice('\n')
+		head = append(head, some...)
+		switch {
+		case len(head) > maxHeader:
+			return nil, fmt.Errorf("it is longer than %d bytes", maxHeader)
+		case !errors.Is(err, bufio.ErrBufferFull):
+			return head, err
+		}
+	}
 }
 
 // check refuses a header that cannot be: what it says is merged into records.

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
@@ -263,7 +264,7 @@ func TestDamageInALargePartIsFoundByItsEnd(t *testing.T) {
 }
 
 // compressed is a part with this text in it.
-func compressed(t *testing.T, text string) []byte {
+func compressed(t testing.TB, text string) []byte {
 	t.Helper()
 	z, err := zstd.NewWriter(nil)
 	if err != nil {
@@ -309,6 +310,108 @@ func TestPartThatNamesImpossibleItemsIsRefused(t *testing.T) {
 			t.Errorf("item %d: it is read", ordinal)
 		}
 	}
+}
+
+func TestHeaderWithoutAnEndTakesLittleMemory(t *testing.T) {
+	var bomb bytes.Buffer
+	z, err := zstd.NewWriter(&bomb)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 128 {
+		if _, err := z.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	files := newMemFiles()
+	files.put("damaged", bomb.Bytes())
+	before := allotted()
+	if _, err := readPart(files, "damaged"); err == nil {
+		t.Error("it is read")
+	}
+	if took := allotted() - before; took > 64<<20 {
+		t.Errorf("it took %d MiB to refuse an object of %d bytes", took>>20, bomb.Len())
+	}
+}
+
+// allotted is how many bytes were ever asked for.
+func allotted() uint64 {
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.TotalAlloc
+}
+
+// FuzzOpenPart reads any object, or any text in one, as whoever adopts or compacts a part does. It is refused, or its header
+// can be and its lines are as long as that says; and whatever it declares, reading it takes little memory.
+func FuzzOpenPart(f *testing.F) {
+	_, good := savePart(f, newMemFiles(), smallPart())
+	f.Add(good, false)
+	f.Add(good[:len(good)/2], false)
+	for i := 0; i < len(good); i += 7 {
+		flipped := bytes.Clone(good)
+		flipped[i] ^= 1 << (i % 8)
+		f.Add(flipped, false)
+	}
+	f.Add([]byte(`{"v":1,"outcomes":[]}`+"\n"), false)
+	for _, text := range []string{
+		"", "\n", "null\n", `{"v":2}` + "\n", `{"v":1,"outcomes":[]}` + "\n",
+		`{"v":1,"chunk":{"Job":"j","Split":3,"Offset":4096},"attempt":2,"seq":1,"outcomes":[{"n":0,"k":"a","b":2,"u":{"input_tokens":3,"output_tokens":4,"total_tokens":7},"s":1.5},` +
+			`{"n":1,"k":"s","b":3},{"n":4095,"k":"e","b":1,"code":"c","status":400,"message":"m…"}]}` + "\nx\nyy\n\n",
+		`{"v":1,"outcomes":[{"n":0,"k":"a","b":9223372036854775807}]}` + "\nx\n",
+		`{"v":1,"outcomes":[{"n":0,"k":"a","b":70000}]}` + "\nx\n",
+		`{"v":1,"outcomes":[{"n":0,"k":"a","b":0}]}` + "\n",
+		`{"v":1,"outcomes":[{"n":9223372036854775807,"k":"a","b":1}]}` + "\nx\n",
+	} {
+		f.Add([]byte(text), true)
+	}
+	coder, err := zstd.NewWriter(nil, zstd.WithEncoderConcurrency(1))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, isText bool) {
+		const mostText = 128 << 10 // what is longer takes memory: see TestHeaderWithoutAnEndTakesLittleMemory
+		if isText {
+			data = coder.EncodeAll(data, nil)
+		}
+		if textBytes(data, mostText) > mostText {
+			t.Skip()
+		}
+		files := newMemFiles()
+		files.put("part", data)
+		before := allotted()
+		h, err := readPart(files, "part")
+		if took := allotted() - before; took > 48<<20 {
+			t.Fatalf("reading an object of %d bytes took %d", len(data), took)
+		}
+		if err != nil {
+			return
+		}
+		if err := h.check(); err != nil || h.V > SchemaVersion {
+			t.Fatalf("version %d: %v", h.V, err)
+		}
+		for _, o := range h.Outcomes {
+			if o.Ordinal < 0 || o.Ordinal >= MaxChunkLines || o.Bytes < 1 || len(o.line) != o.Bytes {
+				t.Fatalf("item %d has %d bytes of %d", o.Ordinal, len(o.line), o.Bytes)
+			}
+		}
+		if again, err := readPart(files, "part"); err != nil || !cmp.Equal(h, again, wholePart) {
+			t.Fatalf("read again it is something else, %v", err)
+		}
+	})
+}
+
+// textBytes is how much text an object holds, or one more than most.
+func textBytes(object []byte, most int64) int64 {
+	z, err := zstd.NewReader(bytes.NewReader(object), zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true))
+	if err != nil {
+		return 0
+	}
+	defer z.Close()
+	n, _ := io.CopyN(io.Discard, z, most+1) // up to where it is damaged
+	return n
 }
 
 func TestCodersAreAsGoodAsNewAfterAFailure(t *testing.T) {

@@ -35,7 +35,7 @@ func TestUsualChunkRecordIsBelow2KB(t *testing.T) {
 		V: 1, ID: ChunkID{usualJob, 812, 54_492_401_337}, Length: 204_811, Lines: 100, Blank: BitsOf(7, 99),
 		Attempt: 4, Owner: "0123456789ABCDEFGHIJKLMNOP/0123456789ABCDEFGHIJKLMNOP", Lease: time.Unix(1_800_000_000, 123_456_789).UTC(),
 		NotBefore: time.Unix(1_800_000_000, 123_456_789).UTC(), Waits: "openai/gpt-4o-mini-2024-07-18",
-		Failed: BitsOf(3, 18, 44, 61), Accused: BitsOf(20, 21, 90), Calls: map[int]int{20: 7, 21: 3, 90: 8}, Failures: map[int]int{20: 9, 21: 5, 22: 1, 90: 10}, Spent: BitsOf(90),
+		Failed: BitsOf(3, 18, 44, 61), Accused: BitsOf(20, 21, 90), Passed: BitsOf(20, 22), Calls: map[int]int{20: 7, 21: 3, 90: 8}, Failures: map[int]int{20: 9, 21: 5, 22: 1, 90: 10}, Spent: BitsOf(90),
 		Felled: map[int]Felled{20: {2, 1, 60}}, Crashes: 1, Idle: 3, Burial: 1,
 		Totals: Totals{Answered: 79, Failed: 4, Usage: Usage{81_234, 20_480, 64_123, 12_000, 145_357}, Seconds: 412.337, LastAnswer: time.Unix(1_800_000_000, 123_456_789).UTC()},
 		Errors: []ErrorGroup{
@@ -105,7 +105,7 @@ func largestChunk(lines, open int) Chunk {
 	for i := 0; i < lines; i += 2 {
 		alternating.Set(i)
 	}
-	c.Blank, c.Failed, c.Accused, c.Spent = alternating, alternating, alternating, alternating
+	c.Blank, c.Failed, c.Accused, c.Passed, c.Spent = alternating, alternating, alternating, alternating, alternating
 	for i := range MaxErrorGroups {
 		c.Errors = append(c.Errors, ErrorGroup{fmt.Sprint(longestWord[1:], i%10), 599, longestMessage, alternating})
 	}
@@ -239,5 +239,51 @@ func TestRecordOfANewerVersionMayHaveAnotherShape(t *testing.T) {
 		if _, err := DecodeRecord[Chunk]([]byte(body), 1); !errors.Is(err, ErrNewer) {
 			t.Errorf("%s: %v; want ErrNewer", body, err)
 		}
+	}
+}
+
+// FuzzDecodeRecord reads any text as each kind of record. It is refused, or reads back as it was written; what a newer fanout
+// wrote is left alone, whatever its shape.
+func FuzzDecodeRecord(f *testing.F) {
+	c := largestChunk(9, 4)
+	j := Job{V: 1, ID: "j", Phase: PhaseInProgress, Entered: map[Phase]time.Time{PhaseValidating: latest}, HashKey: [16]byte{1, 2}, Fold: Generation{3}, Created: latest, Cut: DefaultCut(1), Stop: &Stop{As: PhaseExpired}, Pause: &Pause{Probe: &c.ID}}
+	s := Split{V: 1, Job: "j", N: 3, Scanned: &Scanned{Chunks: 4}, Reopening: map[int64]int{1 << 50: 2}, Fold: Generation{3}, Pieces: []Piece{{To: 4}}, Tries: largestTries()}
+	f.Add([]byte(asJSON(f, c)))
+	f.Add([]byte(asJSON(f, j)))
+	f.Add([]byte(asJSON(f, s)))
+	for _, body := range []string{
+		"", "null", "{}", "[]", `{"V":1}`, `{"V":2,"Lines":"3"}`, `{"V":"1"}`, `{"V":1,"V":2}`, `{"v":2}`,
+		`{"V":1,"Fold":"00000000000000000000000000000000","Resolved":"=AAAA","Felled":{"1":[1,2,3,4]},"Reopening":{"-1":-1},"Entered":{"x":"9999-12-31T23:59:59.999999999+23:59"}}`,
+	} {
+		f.Add([]byte(body))
+	}
+	f.Fuzz(func(t *testing.T, body []byte) {
+		var head struct{ V int }
+		newer := json.Unmarshal(body, &head) == nil && head.V > SchemaVersion
+		readsBackFromAny[Job](t, body, newer)
+		readsBackFromAny[Split](t, body, newer)
+		readsBackFromAny[Chunk](t, body, newer)
+	})
+}
+
+func readsBackFromAny[R record](t *testing.T, body []byte, newer bool) {
+	t.Helper()
+	r, err := DecodeRecord[R](body, 9)
+	if errors.Is(err, ErrNewer) != newer {
+		t.Fatalf("%T of a newer version %t: %v", r, newer, err)
+	}
+	if err != nil {
+		return
+	}
+	first, err := EncodeRecord(&r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := DecodeRecord[R](first, 9)
+	if err != nil {
+		t.Fatalf("%T is written as what cannot be read: %s, %v", r, first, err)
+	}
+	if second, err := EncodeRecord(&again); err != nil || string(first) != string(second) {
+		t.Fatalf("%T reads back as something else, %v:\n%s\n%s", r, err, first, second)
 	}
 }

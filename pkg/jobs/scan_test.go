@@ -148,17 +148,64 @@ func TestScanFindsTheSameAtAnySplitSize(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		input := drawInput(t)
 		cut := drawCut(t, len(input))
-		whole := cut
-		whole.SplitBytes = int64(len(input) + 1)
-		_, want, wantIDs := scanOf(t, input, whole)
-		_, got, gotIDs := scanOf(t, input, cut)
-		if d := cmp.Diff(want, got); d != "" {
-			t.Fatalf("violations, messages included (-whole +split):\n%s", d)
-		}
-		if d := cmp.Diff(wantIDs, gotIDs, cmp.AllowUnexported(lineRef{})); d != "" {
-			t.Fatalf("ids (-whole +split):\n%s", d)
-		}
+		checkSameAs(t, input, cut, scanWhole(t, input, cut))
 	})
+}
+
+func TestScanFindsTheSameAtEverySplitSize(t *testing.T) {
+	lines := []string{"\ufeff" + request("custom_id", `"1"`), "", request("custom_id", `"é"`) + "\r", " \t", "x", request("custom_id", `"1"`), request("url", `"/v1/other"`), "", strings.Repeat("y", 200), "", request("custom_id", `"2"`)}
+	input := []byte(strings.Join(lines, "\n"))
+	cut := Cut{ChunkLines: 3, ChunkBytes: 200, FloorBytes: 50, LineBytes: 150}
+	whole := scanWhole(t, input, cut)
+	if len(whole.items) != 7 || len(whole.violations) != 3 {
+		t.Fatalf("%d items, %d violations", len(whole.items), len(whole.violations))
+	}
+	for cut.SplitBytes = 1; cut.SplitBytes <= int64(len(input)); cut.SplitBytes++ {
+		checkSameAs(t, input, cut, whole)
+	}
+}
+
+// scanned is what the scan of an input finds, whatever its splits: items as workers read them, by offset.
+type scanned struct {
+	items      []string
+	violations []Violation
+	ids        map[string][]lineRef
+}
+
+func scanWhole(t rapid.TB, input []byte, cut Cut) scanned {
+	t.Helper()
+	cut.SplitBytes = int64(len(input) + 1)
+	return scanAnyhow(t, input, cut)
+}
+
+func scanAnyhow(t rapid.TB, input []byte, cut Cut) (found scanned) {
+	t.Helper()
+	scans, violations, ids := scanOf(t, input, cut)
+	found.violations, found.ids = violations, ids
+	for _, s := range scans {
+		for _, c := range s.Chunks {
+			for o, l := range splitLines(input[c.Offset:c.Offset+cut.ReadBytes(c.Lines, c.Length)], c.Offset, c.Lines) {
+				if !c.Blank.Has(o) {
+					found.items = append(found.items, fmt.Sprintf("%d: %q, bad: %t", l.offset, l.content, c.Bad.Has(o)))
+				}
+			}
+		}
+	}
+	return found
+}
+
+func checkSameAs(t rapid.TB, input []byte, cut Cut, want scanned) {
+	t.Helper()
+	got := scanAnyhow(t, input, cut)
+	if d := cmp.Diff(want.items, got.items); d != "" {
+		t.Fatalf("items (-whole +splits of %d):\n%s", cut.SplitBytes, d)
+	}
+	if d := cmp.Diff(want.violations, got.violations); d != "" {
+		t.Fatalf("violations, messages included (-whole +splits of %d):\n%s", cut.SplitBytes, d)
+	}
+	if d := cmp.Diff(want.ids, got.ids, cmp.AllowUnexported(lineRef{})); d != "" {
+		t.Fatalf("ids (-whole +splits of %d):\n%s", cut.SplitBytes, d)
+	}
 }
 
 func TestChunksTileTheirSplit(t *testing.T) {
