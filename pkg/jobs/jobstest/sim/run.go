@@ -72,9 +72,11 @@ func (w *World) run() {
 				w.failf("%s: %v", e.What, err)
 			}
 		}
-		return w.restless() || len(events) == 0 && w.quiet()
+		return w.isBroken() || w.restless() || len(events) == 0 && w.quiet()
 	})
-	w.check()
+	if !w.isBroken() {
+		w.check()
+	}
 }
 
 // due takes out the events whose time has come.

@@ -27,6 +27,8 @@ type witness struct {
 	opened   map[jobs.ChunkID]time.Time   // when it was last redriven
 	before   map[jobs.ChunkID]map[int]int // calls of its items before that
 	redriven map[string]bool              // dead letters that were sent back: key#number
+
+	deliveries int // of chunk messages
 }
 
 func newWitness() witness {
@@ -238,6 +240,7 @@ func (w *World) delivered(m *jobs.Message) {
 	if err != nil || b.Chunk == nil {
 		return
 	}
+	w.deliveries++
 	c, ok := w.ledger().records[chunkKey(b.Chunk.ID())].value.(*jobs.Chunk)
 	switch {
 	case !ok:

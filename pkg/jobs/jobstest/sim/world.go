@@ -242,6 +242,12 @@ func (w *World) Log() string { return strings.Join(w.log, "\n") + "\n" }
 // Broken is what the run has broken, a sentence each.
 func (w *World) Broken() []string { return w.broken }
 
+func (w *World) isBroken() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return len(w.broken) > 0
+}
+
 func (w *World) failf(format string, args ...any) {
 	w.logf("BROKEN: "+format, args...)
 	w.mu.Lock()
