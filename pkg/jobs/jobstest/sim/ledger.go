@@ -56,7 +56,7 @@ func get[R jobs.Job | jobs.Split | jobs.Chunk](ctx context.Context, l *ledger, k
 }
 
 func (l *ledger) SaveJob(ctx context.Context, j *jobs.Job) error {
-	return save(ctx, l, jobKey(j.ID), j, &j.Revision, string(j.Phase), l.w.watchJob)
+	return save(ctx, l, jobKey(j.ID), j, &j.Revision, describeJob(j), l.w.watchJob)
 }
 
 func (l *ledger) SaveSplit(ctx context.Context, s *jobs.Split) error {
@@ -65,6 +65,14 @@ func (l *ledger) SaveSplit(ctx context.Context, s *jobs.Split) error {
 
 func (l *ledger) SaveChunk(ctx context.Context, c *jobs.Chunk) error {
 	return save(ctx, l, chunkKey(c.ID), c, &c.Revision, describeChunk(c), l.w.watchChunk)
+}
+
+func describeJob(j *jobs.Job) string {
+	s := string(j.Phase)
+	for _, step := range slices.Sorted(maps.Keys(j.Tries)) {
+		s += ", at " + string(step)
+	}
+	return s
 }
 
 func describeSplit(s *jobs.Split) string {

@@ -74,10 +74,10 @@ var mutants = []mutant{{
 	[]change{{"next.go", `s.Compacted && s.PiecesOf == s.Fold }`, `s.Compacted }`}},
 }, {
 	"pieces are made of chunks that have changed since the fold",
-	[]change{{"compact.go", `if f.Generation != s.Fold || !f.Settled {`, `if false {`}},
+	[]change{{"compact.go", `if f.Generation != s.Fold || !f.Settled {`, `if !f.Settled {`}},
 }, {
 	"files are joined from splits that have changed since they were looked at",
-	[]change{{"finalize.go", `if !again.Ready || again.Fold != all.Fold {`, `if false {`}},
+	[]change{{"finalize.go", `if !again.Ready || again.Fold != all.Fold {`, `if !again.Ready {`}},
 }, {
 	"finalize ends the job whatever has become of it",
 	[]change{{"finalize.go", `	if !j.Phase.Ended() {

@@ -154,7 +154,7 @@ func (p *Plan) drawWeather(d draw) {
 	fault := func(status int) jobs.Fault {
 		return jobs.Fault{Cause: jobs.CauseStatus, Status: status, Code: fmt.Sprint("http_", status), Message: "down", IsObject: true}
 	}
-	switch d.n("weather", 11) {
+	switch d.n("weather", 12) {
 	case 0:
 		m.Name, m.Latency, m.Slow = "slow", 10*time.Second, 300
 	case 1:
@@ -176,6 +176,9 @@ func (p *Plan) drawWeather(d draw) {
 	case 9:
 		m.Name, m.Down, p.TwoModels = "one model is down", "odd", true
 		outage("model", 20*time.Minute, 3*time.Hour, fault(503))
+	case 10:
+		m.Name, m.Latency = "sluggish", 40*time.Second
+		p.Items, p.Cut.ChunkLines = 2*p.Items, 10+d.n("long chunk", 30) // a chunk takes longer than a function may
 	}
 	if d.odds("refused", 2000) {
 		m.Refused = d.set("refused", p.Items, 2)
@@ -215,11 +218,10 @@ func (p *Plan) drawEvents(d draw) {
 
 // drawPloys draws a misfortune where review and models found that it hurts most.
 func (p *Plan) drawPloys(d draw) {
-	if !d.odds("ploy", 3000) {
+	if !d.odds("ploy", 3000) && !(len(p.Weather.Sick) > 0 && d.odds("ploy for the sick", 5000)) {
 		return
 	}
 	a := func(name string) int { return 1 + d.n(name, 4) }
-	then := func(what Doing) []Event { return []Event{{What: what}} }
 	fates := []fate{fateFailAfter, fateCrashBefore, fateCrashAfter}
 	f := fates[d.n("fate of the ploy", len(fates))]
 	ploys := []Ploy{
@@ -237,6 +239,7 @@ func (p *Plan) drawPloys(d draw) {
 			{Op: ", dead", Nth: a("dead"), Fate: f},
 			{Op: "bury ", Nth: a("bury"), Fate: f},
 			{Op: ", dead…, buried", Nth: a("buried"), Fate: f},
+			{Op: ", dead…, buried", Nth: 1, Then: then(Cancel, Redrive)},
 			{Op: ": reopening", Nth: 1, Fate: f},
 			{Op: "concat ", Nth: 1, Slow: 30 * time.Second, Then: then(Redrive)},
 			{Op: ": compacted", Nth: a("compacted"), Slow: 30 * time.Second, Then: then(Redrive)},
@@ -244,6 +247,15 @@ func (p *Plan) drawPloys(d draw) {
 		}
 	}
 	p.Ploys = []Ploy{ploys[d.n("which ploy", len(ploys))]}
+}
+
+// then is what happens when a ploy's call comes.
+func then(what ...Doing) []Event {
+	var events []Event
+	for _, w := range what {
+		events = append(events, Event{What: w})
+	}
+	return events
 }
 
 // write writes the input, and where each item stands in it.

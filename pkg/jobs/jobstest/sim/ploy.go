@@ -8,9 +8,10 @@ import (
 // Ploy arranges a misfortune for one port call, where chance would take long to find it. Calls are known by the words of
 // the log, as "save chunk/batch_sim/000000/0000000000000000 (3): p1/2 dead #1".
 type Ploy struct {
-	Op   string // words that the call's line holds, in this order, with … for anything between
-	Nth  int    // which of them, from 1
-	Slow time.Duration
+	Op   string        // words that the call's line holds, in this order, with … for anything between
+	Nth  int           // which of them, from 1
+	Slow time.Duration // before it happens
+	Wait time.Duration // after it has happened
 	Fate fate
 	Then []Event // set off when the call begins
 }
@@ -27,7 +28,7 @@ func (p *Ploy) matches(op string) bool {
 }
 
 // ploy is what the ploys of the plan have in store for a call.
-func (w *World) ploy(a *actor, op string) (slow time.Duration, f fate) {
+func (w *World) ploy(a *actor, op string) (slow, wait time.Duration, f fate) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.met == nil {
@@ -41,13 +42,13 @@ func (w *World) ploy(a *actor, op string) (slow time.Duration, f fate) {
 		if w.met[i]++; w.met[i] != p.Nth {
 			continue
 		}
-		slow, f = slow+p.Slow, p.Fate
+		slow, wait, f = slow+p.Slow, wait+p.Wait, p.Fate
 		w.pending = append(w.pending, p.Then...)
 		if w.keepLog {
 			w.log = append(w.log, "                "+a.name+": "+op+": here comes the ploy")
 		}
 	}
-	return slow, f
+	return slow, wait, f
 }
 
 // unmet are ploys whose call never came: their scenario has shown nothing.

@@ -24,14 +24,6 @@ const scenarioSeeds = 12
 // sick makes one item of ten chunks sick until it is healed; its chunk is given up after some minutes.
 func sick(p *Plan) { p.Weather.Sick = map[int]bool{17: true} }
 
-// then is what happens when a ploy's call comes.
-func then(what ...Doing) (events []Event) {
-	for _, w := range what {
-		events = append(events, Event{What: w})
-	}
-	return events
-}
-
 func workPurged() Event { return Event{What: PurgeOf, Arg: jobs.QueueWork} }
 
 var scenarios = []scenario{{
@@ -55,7 +47,7 @@ var scenarios = []scenario{{
 }, {
 	name: "a part is there though its commit failed, and the next has more in it",
 	plan: func(p *Plan) {
-		p.Weather.Slow, p.Weather.Latency = 5000, 5*time.Second
+		p.Cut.ChunkLines, p.Weather.Latency = 15, 20*time.Second // so that the first part of an attempt is not its last
 		p.Ploys = []Ploy{{Op: "commit jobs/batch_sim/parts", Nth: 1, Fate: fateFailAfter}}
 	},
 	shows: []Behaviour{LostResponse},
@@ -169,6 +161,53 @@ var scenarios = []scenario{{
 	},
 	ends:  jobs.PhaseCancelled,
 	shows: []Behaviour{LateFiles, SecondFiles},
+}, {
+	name: "outcomes are saved late, between the fold and the pieces that are made of it",
+	plan: func(p *Plan) {
+		p.Ploys = []Ploy{
+			{Op: "save chunk/…attempt 1 by nobody has 0", Nth: 3, Slow: 150 * time.Second, Then: then(Cancel)}, // its lease ends at 120 s
+			{Op: "open jobs/batch_sim/check/splits", Nth: 3, Slow: time.Minute},
+			{Op: "open jobs/batch_sim/check/splits", Nth: 4, Slow: time.Minute},
+		}
+	},
+	ends: jobs.PhaseCancelled,
+}, {
+	name: "outcomes are saved late, and compacted while finalize is at its files",
+	plan: func(p *Plan) {
+		p.Ploys = []Ploy{
+			{Op: "save chunk/…attempt 1 by nobody has 0", Nth: 3, Slow: 150 * time.Second, Then: then(Cancel)},
+			{Op: ": finalizing, at finalize", Nth: 1, Wait: time.Minute},
+		}
+	},
+	ends: jobs.PhaseCancelled,
+}, {
+	name: "the time of a function runs out in the middle of a chunk",
+	plan: func(p *Plan) {
+		p.Lambda, p.Items, p.Cut.ChunkLines, p.Cut.SplitBytes, p.Weather.Latency = true, 120, 60, 1<<20, 45*time.Second
+	},
+	shows: []Behaviour{GivenBack, Checkpoint},
+	holds: everyoneAnswered,
+}, {
+	name: "a pause ends, and everything goes on at once",
+	plan: func(p *Plan) {
+		p.Weather.Latency = 20 * time.Second
+		p.Events = []Event{{At: time.Second, What: PauseJob}, {At: 10 * time.Minute, What: ResumeJob}}
+	},
+	shows: []Behaviour{Parking},
+	holds: func(t *testing.T, w *World) {
+		if w.Saw(Resent) {
+			t.Error("nothing but the sweep, an hour later, brought it back")
+		}
+		everyoneAnswered(t, w)
+	},
+}, {
+	name: "who was accused before an outage is not given up in it",
+	plan: func(p *Plan) {
+		p.Items, p.Weather.Flaky = 90, 6000
+		p.Weather.Outages = []Downtime{{3 * time.Second, time.Hour, jobs.Fault{Cause: jobs.CauseStatus, Status: 500, Code: "http_500", Message: "down"}}}
+	},
+	shows: []Behaviour{Accusation, OutagePause},
+	holds: everyoneAnswered,
 }, {
 	name:  "every advance is lost the first time",
 	plan:  func(p *Plan) { p.LoseFirst = true },

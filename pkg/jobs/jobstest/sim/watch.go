@@ -57,6 +57,9 @@ func (w *World) watchJob(_ *actor, before, after *jobs.Job) {
 			w.saw(LateFiles)
 		}
 	}
+	if after.Outputs != nil && (before.Outputs == nil || before.Outputs.Of != after.Outputs.Of) {
+		w.checkCounts(after.Outputs)
+	}
 	if after.Resends > before.Resends {
 		w.saw(Resent)
 	}
@@ -211,6 +214,10 @@ func (w *World) watchDeath(a *actor, before, after *jobs.Chunk) {
 		w.before[after.ID] = maps.Clone(w.fleet.upstream.calls)
 		if w.job.Phase != jobs.PhaseInProgress && w.job.Stop == nil {
 			w.failf("chunk %s was opened while its job is %s", after.ID, w.job.Phase)
+		}
+		s, _ := w.ledger().records[splitKey(jobID, after.ID.Split)].value.(*jobs.Split)
+		if s.Reopening[after.ID.Offset] != before.Burial {
+			w.failf("chunk %s was opened, but its split does not name it", after.ID)
 		}
 		w.saw(Redriven)
 	case after.Buried && !before.Buried:

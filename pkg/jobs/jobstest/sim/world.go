@@ -148,12 +148,12 @@ func (w *World) step(ctx context.Context, op string, act func() error) error {
 	a.steps++
 	h := w.hash(a.name, a.steps)
 	d := 100*time.Microsecond + time.Duration(h%uint64(20*time.Millisecond))
-	f := fateWell
+	f, after := fateWell, time.Duration(0)
 	if !a.safe {
-		slow, ploy := w.ploy(a, op)
+		slow, wait, ploy := w.ploy(a, op)
 		slow += w.slowness(h)
-		d += slow
-		a.hurt = a.hurt || slow > 0
+		d, after = d+slow, wait
+		a.hurt = a.hurt || slow+wait > 0
 		if f = ploy; f == fateWell {
 			f = w.plan.Odds.draw(w.hash(a.name, a.steps, "fate"))
 		}
@@ -169,6 +169,9 @@ func (w *World) step(ctx context.Context, op string, act func() error) error {
 		w.world.Unlock()
 	}
 	w.logf("%s: %s → %v %s", a.name, op, err, f)
+	if after > 0 {
+		w.sleep(after)
+	}
 	return w.meet(a, op, f, err)
 }
 
