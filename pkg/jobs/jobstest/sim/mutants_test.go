@@ -91,11 +91,10 @@ var mutants = []mutant{{
 	[]change{{"fold.go", `binary.BigEndian.PutUint64(fact[8:], uint64(c.Burial))`, `binary.BigEndian.PutUint64(fact[8:], uint64(c.Attempt))`}},
 }, {
 	"nobody looks again after the claim",
-	[]change{{"claim.go", `		if j.Stopped() {
-			a.stop = stopJob
-			return nil
-		}
-		err = a.adopt(ctx)`, `		err = a.adopt(ctx)`}},
+	[]change{{"claim.go", `	j, err := a.w.lookAgain(ctx, a.m.Job)
+	if err == nil {
+		a.job = j`, `	j, err := a.job, error(nil)
+	if err == nil {`}},
 }, {
 	"a redrive goes bottom up",
 	[]change{{"claim.go", `			if ok, err := w.redrive(ctx, d, c); !ok || err != nil {

@@ -225,8 +225,8 @@ func (p *Plan) drawPloys(d draw) {
 	fates := []fate{fateFailAfter, fateCrashBefore, fateCrashAfter}
 	f := fates[d.n("fate of the ploy", len(fates))]
 	ploys := []Ploy{
-		{Op: "save chunk/… has ", Nth: 4 * a("claim"), Slow: 30 * time.Second, Then: then(Cancel)}, // a cancel settles meanwhile
-		{Op: "save chunk/… has ", Nth: 4 * a("late"), Slow: 5 * time.Minute},                       // its lease runs out
+		{Op: "save chunk/… has ", Nth: 4 * a("claim"), Slow: d.between("slow claim", time.Second, 30*time.Second), Then: then(Cancel)}, // a cancel settles meanwhile
+		{Op: "save chunk/… has ", Nth: 4 * a("late"), Slow: 5 * time.Minute},                                                           // its lease runs out
 		{Op: "commit jobs/batch_sim/parts", Nth: a("part"), Slow: 5 * time.Minute},
 		{Op: "read entry ", Nth: a("gate"), Slow: 5 * time.Minute}, // the last thing before a call
 		{Op: "commit jobs/batch_sim/parts", Nth: a("part"), Fate: f},

@@ -8,12 +8,13 @@ import (
 // Ploy arranges a misfortune for one port call, where chance would take long to find it. Calls are known by the words of
 // the log, as "save chunk/batch_sim/000000/0000000000000000 (3): p1/2 dead #1".
 type Ploy struct {
-	Op   string        // words that the call's line holds, in this order, with … for anything between
-	Nth  int           // which of them, from 1
-	Slow time.Duration // before it happens
-	Wait time.Duration // after it has happened
-	Fate fate
-	Then []Event // set off when the call begins
+	Op    string        // words that the call's line holds, in this order, with … for anything between
+	Nth   int           // which of them, from 1 …
+	After time.Duration // … of those from this time on
+	Slow  time.Duration // before it happens
+	Wait  time.Duration // after it has happened
+	Fate  fate
+	Then  []Event // set off when the call begins
 }
 
 func (p *Ploy) matches(op string) bool {
@@ -36,7 +37,7 @@ func (w *World) ploy(a *actor, op string) (slow, wait time.Duration, f fate) {
 	}
 	for i := range w.plan.Ploys {
 		p := &w.plan.Ploys[i]
-		if !p.matches(op) {
+		if time.Since(w.began) < p.After || !p.matches(op) {
 			continue
 		}
 		if w.met[i]++; w.met[i] != p.Nth {

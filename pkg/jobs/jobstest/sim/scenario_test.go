@@ -166,9 +166,9 @@ var scenarios = []scenario{{
 	plan: func(p *Plan) {
 		p.Ploys = []Ploy{
 			{Op: "save chunk/…attempt 1 by nobody has 0", Nth: 3, Slow: 150 * time.Second, Then: then(Cancel)}, // its lease ends at 120 s
-			{Op: "open jobs/batch_sim/check/splits", Nth: 3, Slow: time.Minute},
-			{Op: "open jobs/batch_sim/check/splits", Nth: 4, Slow: time.Minute},
+			{Op: "open jobs/batch_sim/check/splits", After: time.Minute, Nth: 1, Slow: time.Minute},
 		}
+		p.Deaf = [2]time.Duration{140 * time.Second, 210 * time.Second} // its nudge is lost: perhaps the job is visited first
 	},
 	ends: jobs.PhaseCancelled,
 }, {
@@ -216,7 +216,7 @@ var scenarios = []scenario{{
 }, {
 	name: "a cancel settles between a worker's look at the job and its claim",
 	plan: func(p *Plan) {
-		p.Ploys = []Ploy{{Op: "save chunk/… (0): ", Nth: 4, Slow: 10 * time.Minute, Then: then(Cancel)}}
+		p.Ploys = []Ploy{{Op: "save chunk/… (0): ", Nth: 4, Slow: 3 * time.Second, Then: then(Cancel)}} // what it saw is not old enough to look again
 	},
 	ends:  jobs.PhaseCancelled,
 	shows: []Behaviour{StopBetween},
