@@ -130,10 +130,8 @@ func (w *Worker) claim(ctx context.Context, d Message, m *ChunkMessage, alone bo
 			return c, orphan, nil // our save happened, its answer was lost
 		}
 		switch stand := standingOf(c, m, w.Now(), w.alive(c)); stand {
-		case standDone:
+		case standDone, standStale: // perhaps the nudge was all that was lost
 			return nil, false, nudge(ctx, w.Ports, m.Job, m.Split)
-		case standStale:
-			return nil, false, nil
 		case standUnburied:
 			return nil, false, w.bury(ctx, d, c)
 		case standLeased:
