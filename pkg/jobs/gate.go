@@ -198,6 +198,9 @@ func (g *Gate) odds() float64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	n := min(g.recents, len(g.recent))
+	if n == 0 {
+		return 0
+	}
 	failures := 3
 	for _, f := range g.recent[:n] {
 		failures += int(f)

@@ -282,7 +282,7 @@ func TestOddsFollowTheRuleOfThree(t *testing.T) {
 		n, failures int
 		want        float64
 	}{
-		{"nothing seen", 0, 0, 1},
+		{"nothing is known", 0, 0, 0},
 		{"one answer", 1, 0, 3.0 / 4},
 		{"27 answers: one in ten", 26, 0, 3.0 / 30},
 		{"as many as are remembered", 229, 0, 3.0 / 259},

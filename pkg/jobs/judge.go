@@ -68,7 +68,8 @@ type Evidence struct {
 	OnlyAccused bool
 	// LoneRefusal: a refusal (class held) that is at most the second in a row since the last answer of many.
 	LoneRefusal bool
-	// FailureOdds: how likely a call of a healthy item fails, between 0 and 1, rather too high than too low.
+	// FailureOdds: how likely a call of a healthy item fails, between 0 and 1, rather too high than too low; 0 = nothing is
+	// known, since nobody was answered.
 	FailureOdds float64
 }
 
@@ -151,7 +152,11 @@ func Judge(f *Fault, e Evidence, t Tally) Verdict {
 			v.Action = ActDeferAll
 		}
 	case ClassSuspect:
-		v.Counted = v.Accused && e.blames() || t.Tail && t.FailedBefore && t.Retries == 0
+		v.Counted = v.Accused && e.blames()
+		if !v.Counted && t.Tail && t.FailedBefore && t.Retries == 0 {
+			v.Counted = true
+			e.FailureOdds = math.Pow(e.FailureOdds, 1+MaxRetries) // it stands for all calls of an attempt
+		}
 		v.Wait = backOff(firstWait, t.Retries, longestWait)
 		v.Action = ActRetry
 		if f.Cause == CauseTimeout || t.Retries >= MaxRetries || v.Wait > t.Room {

@@ -163,6 +163,8 @@ func TestJudgeTable(t *testing.T) {
 		{"broken twice in an attempt in the tail", broken, Evidence{}, Tally{FailedBefore: true, Tail: true, Retries: 1, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second}},
 		{"broken for the first time in the tail", broken, Evidence{}, Tally{Tail: true, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2}},
 		{"used up in the tail", slow, Evidence{}, Tally{FailedBefore: true, Tail: true, Calls: 7}, Verdict{Action: ActDefer, Wait: second / 2, Counted: true, Spent: true}},
+		{"counted in the tail for all calls of an attempt", broken, Evidence{FailureOdds: 0.4}, Tally{FailedBefore: true, Tail: true, Calls: 7}, Verdict{Action: ActDefer, Wait: second / 2, Counted: true, Spent: true}},
+		{"in the tail of what fails nearly always", broken, Evidence{FailureOdds: 0.75}, Tally{FailedBefore: true, Tail: true, Calls: 7, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2, Counted: true}},
 		{"throttled in the tail", throttled, Evidence{}, Tally{FailedBefore: true, Tail: true, Attempt: 4, Calls: 7, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2}},
 		{"not used up where healthy items fail as well", broken, Evidence{AnsweredSince: true, FailureOdds: 0.5}, Tally{Accused: true, Calls: 7, Room: 30 * second}, Verdict{Action: ActRetry, Wait: second / 2, Accused: true, Counted: true}},
 	} {
