@@ -66,7 +66,7 @@ func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
 	if a.probing(g) && a.inFlight > 0 {
 		return false // one by one, until an answer ends the pause
 	}
-	if a.settleHeld(); len(a.held) > 0 { // wait for what is in flight: perhaps another is answered
+	if len(a.held) > 0 { // wait for what is in flight: perhaps another is answered
 		if a.inFlight == 0 {
 			a.judgeHeld()
 		}

@@ -3,6 +3,7 @@ package jobs
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // takeResults applies what calls brought, in the order in which they ended.
@@ -21,6 +22,7 @@ func (a *attempt) takeResults() {
 		}
 		a.judge(r)
 	}
+	a.retryHeld()
 	if len(results) > 0 {
 		a.seat.shrink(a.inFlight + len(a.later) + len(a.fresh))
 	}
@@ -51,11 +53,7 @@ func (a *attempt) judge(r result) {
 		wait := a.w.Jitter(v.Wait)
 		it.retries++
 		it.waited += wait
-		next := retry{a.w.Now().Add(wait), r.ordinal}
-		i, _ := slices.BinarySearchFunc(a.later, next, func(x, y retry) int {
-			return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.ordinal, y.ordinal))
-		})
-		a.later = slices.Insert(a.later, i, next)
+		a.retryAt(a.w.Now().Add(wait), r.ordinal)
 	case ActDeferAll:
 		if a.stop == stopNot {
 			a.stop, a.stopWhy = stopWeather, f
@@ -94,20 +92,30 @@ func (a *attempt) charge(ordinal int, v Verdict) {
 	}
 }
 
-// settleHeld makes outcomes of held items once others were answered after them.
-func (a *attempt) settleHeld() {
+// retryHeld calls held items again once others were answered after them: a refusal among answers is the item's own. That they
+// were answered says nothing of the refusal before, as the credential may have been mended in between.
+func (a *attempt) retryHeld() {
 	a.held = slices.DeleteFunc(a.held, func(h heldItem) bool {
 		if !a.items[h.ordinal].gate.answeredSince(h.mark) {
 			return false
 		}
-		a.settleFault(h.ordinal)
+		a.retryAt(a.now, h.ordinal)
 		return true
 	})
 }
 
+// retryAt has an item called again at that time.
+func (a *attempt) retryAt(at time.Time, ordinal int) {
+	next := retry{at, ordinal}
+	i, _ := slices.BinarySearchFunc(a.later, next, func(x, y retry) int {
+		return cmp.Or(x.at.Compare(y.at), cmp.Compare(x.ordinal, y.ordinal))
+	})
+	a.later = slices.Insert(a.later, i, next)
+}
+
 // judgeHeld stops the attempt if there are still held items when nothing is in flight: all are refused.
 func (a *attempt) judgeHeld() {
-	if a.settleHeld(); len(a.held) > 0 && (a.stop == stopNot || a.stop == stopWeather) {
+	if len(a.held) > 0 && (a.stop == stopNot || a.stop == stopWeather) {
 		it := a.items[a.held[0].ordinal]
 		a.stop, a.stopGate, a.stopWhy = stopHeld, it.gate.ID, it.fault
 	}

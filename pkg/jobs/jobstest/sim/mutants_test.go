@@ -136,7 +136,9 @@ var mutants = []mutant{{
 	number := c.Burial`}},
 }, {
 	"failures are counted without accusation",
-	[]change{{"judge.go", `v.Counted = v.Accused && e.blames() || t.Tail && t.FailedBefore && t.Retries == 0`, `v.Counted = true`}},
+	[]change{{"judge.go", `v.Counted = v.Accused && e.blames()
+		if`, `v.Counted = true
+		if`}},
 }, {
 	"failures are counted in an outage",
 	[]change{{"judge.go", `return e.AnsweredSince || e.OnlyAccused }`, `return true }`}},
