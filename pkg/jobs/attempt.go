@@ -30,6 +30,7 @@ type attempt struct {
 	later    []retry
 	inFlight int
 	inHand   *int // while alone: the item in flight
+	mustLook bool // at the job, before anything is called
 	stop     stopReason
 	stopGate GateID // of stopPaused and stopHeld
 	stopWhy  *Fault
@@ -234,12 +235,16 @@ func (a *attempt) lookAtJob(ctx context.Context) {
 		a.stop = stopDrain
 		return
 	}
-	j, err := a.w.look(ctx, a.m.Job)
+	look := a.w.look
+	if a.mustLook {
+		look = a.w.lookAgain
+	}
+	j, err := look(ctx, a.m.Job)
 	if err != nil {
 		a.w.Log.WarnContext(ctx, "look at the job", "job", a.m.Job, "error", err)
 		return
 	}
-	a.job = j
+	a.job, a.mustLook = j, false
 	switch {
 	case j.Stopped():
 		a.stop = stopJob

@@ -35,7 +35,7 @@ func (a *attempt) launch(ctx context.Context) error {
 			return nil
 		}
 		if a.isolated() {
-			if err := a.take(ctx, ordinal); err != nil || a.stop != stopNot || a.overslept() {
+			if err := a.take(ctx, ordinal); err != nil || a.stop != stopNot || a.overslept() || a.mustLook {
 				it.gate.giveBack()
 				return err
 			}
@@ -52,8 +52,8 @@ func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
 		a.stop = stopDrain
 		return false
 	}
-	if a.overslept() {
-		return false // renew the claim first
+	if a.overslept() || a.mustLook {
+		return false // renew the claim first, and look at the job
 	}
 	if a.isolated() && a.inFlight > 0 {
 		return false

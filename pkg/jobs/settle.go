@@ -15,7 +15,7 @@ import (
 // does not hold the lease only turns bits on (rule 1).
 func (a *attempt) save(ctx context.Context, change func(c *Chunk)) error {
 	ctx = context.WithoutCancel(ctx)
-	began := a.w.Now()
+	began, until := a.w.Now(), a.c.Lease
 	err := untilSaved(func() error {
 		c := *a.c
 		for _, part := range a.unsaved {
@@ -42,6 +42,10 @@ func (a *attempt) save(ctx context.Context, change func(c *Chunk)) error {
 		return fmt.Errorf("save chunk %s: %w", a.c.ID, err)
 	}
 	a.renewAt = began.Add(a.w.opt.Lease / 3)
+	if !a.w.Now().Before(until) && a.stop == stopNot {
+		a.mustLook = true // this is as good as a claim: whoever stopped the job meanwhile took ours for dead (rule 3)
+		a.rouse()
+	}
 	return nil
 }
 

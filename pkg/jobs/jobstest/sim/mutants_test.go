@@ -1,6 +1,7 @@
 package sim
 
 import (
+	"bytes"
 	"encoding/json"
 	"flag"
 	"fmt"
@@ -189,6 +190,9 @@ var mutants = []mutant{{
 }, {
 	"an attempt calls on after its lease has run out",
 	[]change{{"launch.go", `func (a *attempt) overslept() bool { return !a.w.Now().Before(a.c.Lease) }`, `func (a *attempt) overslept() bool { return false }`}},
+}, {
+	"a claim that had run out is renewed without another look",
+	[]change{{"settle.go", `		a.mustLook = true //`, `		a.mustLook = false //`}},
 }}
 
 // TestMutantsAreCaught shows that the simulator has teeth: with each of the mutants some scenario or seed must fail.
@@ -199,9 +203,12 @@ func TestMutantsAreCaught(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
 			bin := m.build(t)
-			out, err := exec.Command(bin, "-test.run=TestScenarios|TestSeeds$", "-test.failfast", "-test.timeout=5m", fmt.Sprint("-seeds=", caughtWithin)).CombinedOutput()
+			out, err := exec.Command(bin, "-test.run=TestScenarios|TestSeeds$", "-test.failfast", "-test.timeout=10m", fmt.Sprint("-seeds=", caughtWithin)).CombinedOutput()
 			if err == nil {
 				t.Fatalf("nothing has caught it in %d seeds", caughtWithin)
+			}
+			if bytes.Contains(out, []byte("test timed out")) {
+				t.Fatalf("it runs for ever:\n%s", out[:min(len(out), 2000)])
 			}
 			t.Logf("caught: %s", firstComplaint(string(out)))
 		})

@@ -133,7 +133,7 @@ func (p *Plan) misfortune(d draw) {
 	}
 	one := func(name string) int { return d.n(name, level+1) }
 	p.Odds = Odds{
-		FailBefore: one("fail before"), FailAfter: one("fail after"), CrashBefore: one("crash before") / 4, CrashAfter: one("crash after") / 4,
+		FailBefore: one("fail before"), FailAfter: one("fail after"), CrashBefore: one("crash before") / 8, CrashAfter: one("crash after") / 8,
 		Slow: one("slow") / 4, Redeliver: 3 * one("redeliver"), LoseAck: one("lose ack"), Unsent: one("unsent"),
 	}
 	if d.odds("lossy", 2000) {

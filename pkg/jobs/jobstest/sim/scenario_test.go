@@ -209,6 +209,14 @@ var scenarios = []scenario{{
 	shows: []Behaviour{Accusation, OutagePause},
 	holds: everyoneAnswered,
 }, {
+	name: "a worker stands still in a checkpoint, while its job is cancelled and ends",
+	plan: func(p *Plan) {
+		p.Cut.ChunkLines, p.Weather.Latency = 15, 20*time.Second
+		p.Ploys = []Ploy{{Op: "commit jobs/batch_sim/parts", Nth: 1, Slow: 5 * time.Minute, Then: then(Cancel)}}
+	},
+	ends:  jobs.PhaseCancelled,
+	shows: []Behaviour{LateFiles},
+}, {
 	name:  "every advance is lost the first time",
 	plan:  func(p *Plan) { p.LoseFirst = true },
 	shows: []Behaviour{LostMessage},
@@ -238,6 +246,14 @@ var scenarios = []scenario{{
 		}
 		answeredBut(t, w, 17)
 	},
+}, {
+	name: "a process is killed from outside while a healthy item beside a killer is in hand",
+	plan: func(p *Plan) {
+		p.Weather.Killers = map[int]bool{17: true}
+		p.Ploys = []Ploy{{Op: "save chunk/batch_sim/000001/000000000000051a…attempt 3", Nth: 2, Fate: fateCrashAfter}}
+	},
+	shows: []Behaviour{Crash, Isolation, CrashOutcome},
+	holds: func(t *testing.T, w *World) { answeredBut(t, w, 17) },
 }, {
 	name:  "the last item of a job is poison",
 	plan:  func(p *Plan) { p.Weather.Sick = map[int]bool{p.Items - 1: true} },
