@@ -276,9 +276,21 @@ func (a *attempt) end(ctx context.Context) error {
 	case fateReturned:
 		return a.w.giveBack(ctx, a.d)
 	case fateDeferred:
+		a.tellOfTail(ctx)
 		return a.w.putOff(ctx, a.d, a.c.NotBefore, "chunk "+id.String()+" has open items: "+a.why())
 	default: // another worker took the claim over: its delivery of the message counts
 		return a.w.putOff(ctx, a.d, a.c.Lease, "another worker holds chunk "+id.String())
+	}
+}
+
+// tellOfTail has the split folded while few of the chunk's items are open: only folds can tell that they are the job's last.
+// If that fails, the next attempt does it.
+func (a *attempt) tellOfTail(ctx context.Context) {
+	if a.c.Open().Count() > mostTail {
+		return
+	}
+	if err := nudge(ctx, a.w.Ports, a.c.ID.Job, a.c.ID.Split); err != nil {
+		a.w.Log.WarnContext(ctx, "tell of the last items", "chunk", a.c.ID.String(), "error", err)
 	}
 }
 
