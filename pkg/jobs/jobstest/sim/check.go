@@ -132,6 +132,7 @@ func (w *World) checkKind(j *jobs.Job, failed []int) {
 		switch {
 		case w.plan.Bad[n], m.Refused[n], m.Sick[n], m.Killers[n]:
 		case j.Stop != nil: // it ran out of time
+		case w.fell[n] >= 3: // of other causes, while they ran it alone: three are blame enough (ADR 0006)
 		default:
 			w.failf("item %d failed though nothing was wrong with it", n)
 		}

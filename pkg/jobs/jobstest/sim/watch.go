@@ -28,13 +28,15 @@ type witness struct {
 	before   map[jobs.ChunkID]map[int]int // calls of its items before that
 	redriven map[string]bool              // dead letters that were sent back: key#number
 
+	fell map[int]int // by item: how many processes died that ran it alone
+
 	deliveries int // of chunk messages
 }
 
 func newWitness() witness {
 	return witness{claims: map[string]jobs.Bits{}, owners: map[string]string{}, leases: map[string]time.Time{}, late: map[string]bool{}, facts: map[int]time.Time{},
 		judged: map[string]bool{}, deadBy: map[jobs.ChunkID]string{}, opened: map[jobs.ChunkID]time.Time{},
-		before: map[jobs.ChunkID]map[int]int{}, redriven: map[string]bool{}}
+		before: map[jobs.ChunkID]map[int]int{}, redriven: map[string]bool{}, fell: map[int]int{}}
 }
 
 func burialKey(c jobs.ChunkID, number int) string { return fmt.Sprintf("%s#%d", c, number) }
@@ -224,6 +226,22 @@ func (w *World) watchDeath(a *actor, before, after *jobs.Chunk) {
 		w.saw(Burial)
 		if w.deadBy[after.ID] != a.name {
 			w.saw(BurialFinished)
+		}
+	}
+}
+
+// died sees every death of a process.
+func (w *World) died(p *process) {
+	w.world.Lock()
+	defer w.world.Unlock()
+	for _, c := range w.chunks() {
+		if c.InHand == nil || !strings.HasPrefix(c.Owner, p.name+"/") {
+			continue
+		}
+		for item, ordinal := range w.plan.itemsOf(c.ID) {
+			if ordinal == *c.InHand {
+				w.fell[item]++
+			}
 		}
 	}
 }

@@ -225,8 +225,12 @@ func (w *World) slowness(h uint64) time.Duration {
 }
 
 func (w *World) kill(a *actor) {
+	if a.proc.isDead() {
+		return
+	}
 	w.logf("process %s dies", a.proc.name)
 	w.saw(Crash)
+	w.died(a.proc)
 	a.proc.die()
 }
 
