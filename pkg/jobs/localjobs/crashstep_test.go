@@ -400,8 +400,12 @@ func TestCrashAtEveryStep(t *testing.T) {
 			for _, b := range got.broken {
 				t.Error(b)
 			}
+			again := 1 // is how often an item may be called once more: its answer may have been lost
+			if c.keepsThePart(want.first) {
+				again = 0
+			}
 			for item, n := range got.called {
-				if item != sickItem && n > want.called[item]+1 {
+				if item != sickItem && n > want.called[item]+again {
 					t.Errorf("item %d was called %d times, and %d times if nothing goes wrong", item, n, want.called[item])
 				}
 			}
@@ -452,6 +456,15 @@ func customIDs(t *testing.T, lines string) string {
 type crashCase struct {
 	at  int
 	how mishap
+}
+
+// keepsThePart tells whether the last thing that was done is a part, which the next attempt takes over.
+func (c crashCase) keepsThePart(f *faultPorts) bool {
+	last := c.at - 1
+	if c.how == mishapLies {
+		last = c.at
+	}
+	return last > 0 && f.calls[last-1] == "Writer.Commit" && strings.Contains(f.names[last-1], "/parts/")
 }
 
 // crashCases walks through all cases by a stride that leads to each of them once, and picks the first ones and those that
