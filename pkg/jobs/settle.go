@@ -250,21 +250,26 @@ func (a *attempt) fateOf(c *Chunk) fate {
 }
 
 // end writes the last part, gives the claim up, and does what the chunk's fate asks for. nil = the message is done with.
+//
+// It insists on both: a claim that is not given up is taken for a death of the process, and the item in hand for its cause.
+// A part that cannot be written is lost with its answers, and its items are called again.
 func (a *attempt) end(ctx context.Context) error {
-	if err := a.writePart(ctx); err != nil {
-		return err
-	}
+	failed := insist(func() error { return a.writePart(ctx) })
 	if a.stop == stopHeld {
-		if err := a.pauseJob(ctx); err != nil {
-			return err
+		if err := insist(func() error { return a.pauseJob(ctx) }); err != nil {
+			a.stop, failed = stopBroken, errors.Join(failed, err)
 		}
 	}
-	var f fate
-	first := a.w.Jitter(a.w.opt.DeferFirst)
-	if err := a.save(ctx, func(c *Chunk) { f = a.giveUp(c, first) }); err != nil {
-		return err
+	f, err := a.letGo(ctx)
+	if err == nil {
+		a.reportGates(ctx)
+		err = a.meet(ctx, f)
 	}
-	a.reportGates(ctx)
+	return errors.Join(err, failed)
+}
+
+// meet does what the chunk's fate asks for.
+func (a *attempt) meet(ctx context.Context, f fate) error {
 	id := a.c.ID
 	switch f {
 	case fateDone, fateReleased:
@@ -281,6 +286,33 @@ func (a *attempt) end(ctx context.Context) error {
 	default: // another worker took the claim over: its delivery of the message counts
 		return a.w.putOff(ctx, a.d, a.c.Lease, "another worker holds chunk "+id.String())
 	}
+}
+
+// letGo saves what this attempt knows and gives its claim up, for the fate that it returns; none if another has the claim.
+func (a *attempt) letGo(ctx context.Context) (f fate, err error) {
+	first := a.w.Jitter(a.w.opt.DeferFirst)
+	err = insist(func() error {
+		f = ""
+		err := a.save(ctx, func(c *Chunk) { f = a.giveUp(c, first) })
+		if err == nil {
+			return nil
+		}
+		if a.w.readChunk(context.WithoutCancel(ctx), a.c.ID, a.c) == nil && a.c.Attempt == a.attempt && a.c.Owner == "" {
+			return nil // it was saved, and its answer lost
+		}
+		return err
+	})
+	return f, err
+}
+
+// insist does something up to a few times, until it succeeds.
+func insist(do func() error) (err error) {
+	for range insistTries {
+		if err = do(); err == nil {
+			return nil
+		}
+	}
+	return err
 }
 
 // tellOfTail has the split folded while few of the chunk's items are open: only folds can tell that they are the job's last.

@@ -51,6 +51,7 @@ const (
 	leaseGrace  = 10 * time.Second // a lease outlasts the context's deadline by this
 	saveMargin  = 5 * time.Second  // of the context's deadline, kept for writing the last part
 	saveTries   = 16               // compare-and-swaps against others before an attempt gives up; its lease then ends
+	insistTries = 3                // of what ends an attempt
 	isolateFrom = 2                // crashes in a row after which a chunk runs alone
 	strongFells = 3                // deaths with one item in hand and another answered between them: it is the item
 	weakFells   = 5                // deaths with one item in hand and no other left to answer: likewise

@@ -539,3 +539,53 @@ func odds(percent uint32, seed, item, call int) bool {
 	fmt.Fprintf(h, "%d/%d/%d", seed, item, call)
 	return h.Sum32()%100 < percent
 }
+
+// TestEndOfAnAttemptInBadWeatherIsNoDeath: what ends an attempt is tried again, and the claim given up whatever fails. Else
+// the next attempt would take it for the death of its process, and the item in hand for the cause.
+func TestEndOfAnAttemptInBadWeatherIsNoDeath(t *testing.T) {
+	for _, row := range []struct {
+		name     string
+		verb     string
+		times    int
+		answered bool // and its answer kept
+	}{
+		{"a save fails once", "save chunk", 1, true},
+		{"a part fails once", "create", 1, true},
+		{"no part can be written", "create", 3, false},
+	} {
+		t.Run(row.name, func(t *testing.T) {
+			ended := false
+			refuses := func(int, int) *jobs.Fault {
+				ended = true
+				return nil
+			}
+			inSteps(t, refuses, func(t *testing.T, s *stepwise) {
+				failed := 0
+				s.before = func(verb, _ string) error {
+					if verb == row.verb && ended && failed < row.times {
+						failed++
+						return errThrottled
+					}
+					return nil
+				}
+				s.must(s.submit(1, nil))
+				s.dispatch()
+				messages := s.receive(jobs.QueueWork)
+				failures := s.handle(t.Context(), s.worker, messages)
+				c := s.chunk()
+				if c.Owner != "" || c.Crashes != 0 || len(c.Felled) > 0 {
+					t.Errorf("the chunk is held by %q, with %d crashes and %v felled; want it free, with none", c.Owner, c.Crashes, c.Felled)
+				}
+				if c.Done() != row.answered || (len(failures) == 0) != row.answered {
+					t.Errorf("after %d failures %d messages come again, and the chunk has %s", failed, len(failures), c.Resolved)
+				}
+				if failed != row.times {
+					t.Errorf("%d calls failed, want %d", failed, row.times)
+				}
+				s.before = nil
+				s.run(inTime)
+				s.wantEnd(1)
+			})
+		})
+	}
+}
