@@ -294,6 +294,9 @@ func (a *attempt) letGo(ctx context.Context) (f fate, err error) {
 	err = insist(func() error {
 		f = ""
 		err := a.save(ctx, func(c *Chunk) { f = a.giveUp(c, first) })
+		if a.stop == stopLost {
+			f = "" // while this tried to save, another took the claim: what was to become of the chunk is its to say
+		}
 		if err == nil {
 			return nil
 		}

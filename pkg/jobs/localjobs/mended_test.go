@@ -589,3 +589,33 @@ func TestEndOfAnAttemptInBadWeatherIsNoDeath(t *testing.T) {
 		})
 	}
 }
+
+// TestAttemptThatLosesItsClaimBuriesNothing lets another worker take the claim over just before each of the saves in turn,
+// the one among them that would give the chunk up.
+func TestAttemptThatLosesItsClaimBuriesNothing(t *testing.T) {
+	inSaves := true
+	for at := 1; inSaves; at++ {
+		inSteps(t, lastIsSick, func(t *testing.T, s *stepwise) {
+			saves := 0
+			s.before = func(verb, _ string) error {
+				if verb != "save chunk" {
+					return nil
+				}
+				if saves++; saves == at && at > 1 {
+					s.changeChunk(func(c *jobs.Chunk) { c.Attempt, c.Owner, c.Lease = c.Attempt+1, "", time.Time{} })
+				}
+				return nil
+			}
+			s.must(s.submit(3, func(j *jobs.Job) { j.MaxCalls = 1 }))
+			s.run(2 * inTime)
+			s.wantEnd(2)
+			inSaves = saves >= at
+			for d, err := range s.local.Queue.Dead(t.Context(), jobs.QueueWork) {
+				s.must(err)
+				if m, err := jobs.DecodeMessage(d.Message.Body); err != nil || m.Chunk.Burial != 1 {
+					t.Errorf("taken over at save %d: a dead letter has burial number %d (error: %v), but nothing was buried but once", at, m.Chunk.Burial, err)
+				}
+			}
+		})
+	}
+}
