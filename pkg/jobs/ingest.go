@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Ingest advances splits and jobs up to dispatch: scan, check, dispatch.
@@ -122,9 +123,17 @@ func (in *Ingest) check(ctx context.Context, j *Job, all Survey) error {
 	return nil // the next step is to send everybody to dispatch
 }
 
+// dispatchAgain is after how long everybody is sent to dispatch once more.
+const dispatchAgain = time.Minute
+
 // dispatchAll sends everybody to the splits that are not dispatched. It is a step of its own, so that it is done again
-// when it was interrupted.
+// when it was interrupted; but not at once: each scan has sent somebody to look at the job, and who comes after the check
+// would send everybody again.
 func (in *Ingest) dispatchAll(ctx context.Context, j *Job, _ Survey) error {
+	now := in.Now()
+	if now.Sub(j.SentAt) < dispatchAgain {
+		return errDone
+	}
 	var bodies [][]byte
 	for s, err := range in.Ledger.Splits(ctx, j.ID) {
 		if err != nil {
@@ -136,6 +145,10 @@ func (in *Ingest) dispatchAll(ctx context.Context, j *Job, _ Survey) error {
 	}
 	if err := send(ctx, in.Queue, QueueIngest, bodies...); err != nil {
 		return err
+	}
+	j.SentAt = now
+	if err := in.saveJob(ctx, j); err != nil && !errors.Is(err, ErrConflict) {
+		return fmt.Errorf("save it: %w", err)
 	}
 	return errDone
 }

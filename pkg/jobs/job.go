@@ -88,6 +88,7 @@ type Job struct {
 	Outputs  *Outputs            `json:",omitempty"`
 	Tries    Tries               `json:",omitempty"`
 	Created  time.Time
+	SentAt   time.Time         `json:",omitzero"`  // when everybody was last sent to dispatch
 	Deadline time.Time         `json:",omitzero"`  // zero = none
 	Window   time.Duration     `json:",omitempty"` // from its creation, or a reopening, to its deadline
 	MovedAt  time.Time         // of the last change of Fold or Phase

@@ -57,7 +57,16 @@ func (a *Aggregate) sweepJob(ctx context.Context, j *Job) error {
 		j.ResentAt, j.Resends = now, j.Resends+1
 		return a.saveJob(ctx, j)
 	}
-	return nudge(ctx, a.Ports, j.ID, WholeJob) // folds the job
+	// The next step's owner is told, so that it need not be passed on.
+	all, err := survey(j, a.Ledger.Splits(ctx, j.ID))
+	if err != nil {
+		return fmt.Errorf("read its splits: %w", err)
+	}
+	step := NextForJob(j, all)
+	if step == StepNone {
+		return nil
+	}
+	return send(ctx, a.Queue, step.Owner(), encodeMessage(AdvanceMessage{SchemaVersion, j.ID, WholeJob}))
 }
 
 // close takes a job that has ended for good out of the sweep, once its files are of the newest generation: it folds
@@ -87,6 +96,7 @@ func (a *Aggregate) current(ctx context.Context, j *Job) (bool, error) {
 			return false, err
 		}
 	}
+	// The next step's owner is told, so that it need not be passed on.
 	all, err := survey(j, a.Ledger.Splits(ctx, j.ID))
 	return err == nil && all.Ready && j.Outputs != nil && j.Outputs.Of == all.Fold, err
 }

@@ -48,6 +48,8 @@ func (v *visitor) advance(ctx context.Context, d Message, m *AdvanceMessage) err
 			return err
 		case t.step == StepNone:
 			return nil
+		case t.step.Owner() != v.queue && v.queue == QueueAggregate:
+			return nil // it is under way there, or the sweep sends for it: a chain of messages never leads back up
 		case t.step.Owner() != v.queue:
 			return send(ctx, v.Queue, t.step.Owner(), encodeMessage(m))
 		}
