@@ -12,6 +12,7 @@ import (
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/localjobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/poll"
 )
 
 // instant answers every call at once.
@@ -61,7 +62,7 @@ func TestALargeJobIsWholeAndInOrder(t *testing.T) {
 		t.Fatal(err)
 	}
 	worker := jobs.NewWorker(ports, jobs.WorkerOptions{Route: func(string) (string, jobs.Upstream) { return "instant", instant{} }})
-	pump := &localjobs.Pump{Queue: local.Queue, OnFailure: func(_ jobs.Message, err error) {
+	pump := &poll.Pump{Source: local.Queue, OnFailure: func(_ jobs.Message, err error) {
 		if _, expected := errors.AsType[*jobs.Deferred](err); !expected {
 			t.Error(err)
 		}
@@ -69,9 +70,9 @@ func TestALargeJobIsWholeAndInOrder(t *testing.T) {
 	stop, stopped := make(chan struct{}), make(chan error, 1)
 	go func() {
 		stopped <- pump.Run(t.Context(), stop,
-			localjobs.Lane{Queue: jobs.QueueIngest, Handler: jobs.NewIngest(ports, jobs.IngestOptions{}), Concurrency: 2},
-			localjobs.Lane{Queue: jobs.QueueWork, Handler: worker, Concurrency: 8, Ready: worker.Ready},
-			localjobs.Lane{Queue: jobs.QueueAggregate, Handler: jobs.NewAggregate(ports, jobs.AggregateOptions{}), Batch: 10},
+			poll.Lane{Queue: jobs.QueueIngest, Handler: jobs.NewIngest(ports, jobs.IngestOptions{}), Concurrency: 2},
+			poll.Lane{Queue: jobs.QueueWork, Handler: worker, Concurrency: 8, Ready: worker.Ready},
+			poll.Lane{Queue: jobs.QueueAggregate, Handler: jobs.NewAggregate(ports, jobs.AggregateOptions{}), Batch: 10},
 		)
 	}()
 	j := <-ended

@@ -9,8 +9,9 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/fanout-inference/fanout/internal/release"
 	"github.com/fanout-inference/fanout/pkg/jobs"
-	"github.com/fanout-inference/fanout/pkg/jobs/localjobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/poll"
 	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
@@ -38,13 +39,13 @@ func (r *running) drive(ctx context.Context, j jobs.Job) (jobs.Job, error) {
 	})
 	ingest := jobs.NewIngest(r.ports, jobs.IngestOptions{CheckBytes: checkBytes})
 	r.aggregate = jobs.NewAggregate(r.ports, jobs.AggregateOptions{})
-	pump := &localjobs.Pump{Queue: r.local.Queue, SweepEvery: time.Minute, OnFailure: r.onFailure}
+	pump := &poll.Pump{Source: r.local.Queue, AskForSweep: r.local.Queue.AskForSweep, OnFailure: r.onFailure}
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() { // joined below: done is read before drive returns
 		done <- pump.Run(context.WithoutCancel(ctx), stop,
-			localjobs.Lane{Queue: jobs.QueueIngest, Handler: ingest, Concurrency: runtime.GOMAXPROCS(0)},
-			localjobs.Lane{Queue: jobs.QueueWork, Handler: r.worker, Concurrency: 2 * r.opt.Concurrency, Ready: r.worker.Ready},
-			localjobs.Lane{Queue: jobs.QueueAggregate, Handler: r.aggregate, Batch: 10},
+			poll.Lane{Queue: jobs.QueueIngest, Handler: ingest, Concurrency: runtime.GOMAXPROCS(0)},
+			poll.Lane{Queue: jobs.QueueWork, Handler: r.worker, Concurrency: 2 * r.opt.Concurrency, Ready: r.worker.Ready},
+			poll.Lane{Queue: jobs.QueueAggregate, Handler: r.aggregate, Batch: 10},
 		)
 	}()
 	end, err := r.await(ctx, j)
@@ -57,17 +58,13 @@ func (r *running) drive(ctx context.Context, j jobs.Job) (jobs.Job, error) {
 
 // route finds the upstream.
 func (r *running) route() (func(model string) (string, jobs.Upstream), error) {
-	if r.opt.Upstream == "builtin" {
-		b := upstream.NewBuiltin()
-		return func(string) (string, jobs.Upstream) { return "builtin", b }, nil
-	}
-	u, err := upstream.NewOpenAI(upstream.OpenAIOptions{
-		BaseURL: r.opt.Upstream, Key: upstream.Secret(os.Getenv(r.opt.KeyEnv)), Timeout: r.opt.Timeout, Conns: r.opt.Concurrency, Version: version(),
+	u, err := upstream.Open(r.opt.Upstream, upstream.OpenAIOptions{
+		Key: upstream.Secret(os.Getenv(r.opt.KeyEnv)), Timeout: r.opt.Timeout, Conns: r.opt.Concurrency, Version: release.Version(),
 	})
 	if err != nil {
 		return nil, err
 	}
-	name := r.opt.upstreamName()
+	name := upstream.Name(r.opt.Upstream)
 	return func(string) (string, jobs.Upstream) { return name, u }, nil
 }
 

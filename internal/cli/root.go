@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fanout-inference/fanout/internal/release"
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
@@ -33,7 +34,7 @@ answer back exactly once, in input order, in one output file.
 ` + exitHelp(),
 		Example: `  fanout run examples/sentiment.jsonl -o answers.jsonl
   fanout check examples/violations.jsonl`,
-		Version:       version(),
+		Version:       release.Version(),
 		Args:          knownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true, // exit tells them

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -11,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
 // runOptions are the flags of run, checked.
@@ -64,7 +64,7 @@ given up; DATA is then kept, and the same command with --retry asks for just tho
 	f := cmd.Flags()
 	f.StringVarP(&o.Output, "output", "o", "", "`FILE` for the answers (default INPUT with .output.jsonl)")
 	f.StringVar(&o.Errors, "errors", "", "`FILE` for the failed items (default OUTPUT with .errors.jsonl)")
-	f.StringVar(&o.Upstream, "upstream", "builtin", "builtin, or the `URL` of an OpenAI-compatible server")
+	f.StringVar(&o.Upstream, "upstream", upstream.BuiltinName, "builtin, or the `URL` of an OpenAI-compatible server")
 	f.StringVar(&o.KeyEnv, "upstream-key-env", "", "`NAME` of the environment variable that holds the upstream's key")
 	f.IntVar(&o.Concurrency, "concurrency", 64, "calls in flight at most; fewer while the upstream throttles")
 	f.IntVar(&o.ChunkItems, "chunk-items", 100, "items that are claimed and saved together; more of them where lines are small")
@@ -147,15 +147,6 @@ func quoteWord(w string) string {
 		return "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
 	}
 	return w
-}
-
-// upstreamName is the name under which the upstream is known in messages and gates: its host, never a credential.
-func (o *runOptions) upstreamName() string {
-	u, err := url.Parse(o.Upstream)
-	if err != nil || u.Host == "" {
-		return o.Upstream
-	}
-	return u.Host
 }
 
 // since rounds a time to what a person wants to read.

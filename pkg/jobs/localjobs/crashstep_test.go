@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/poll"
 )
 
 // crashInput is four chunks of three lines, two in each split.
@@ -215,7 +216,7 @@ func (r *crashRun) next() (q jobs.QueueName, at time.Time, some bool) {
 func (r *crashRun) deliver(q jobs.QueueName) {
 	var batch []jobs.Message
 	err := r.faults.call("Receive", string(q), func() (err error) {
-		batch, err = r.local.Queue.Receive(r.t.Context(), q, 1, defaultVisibility)
+		batch, err = r.local.Queue.Receive(r.t.Context(), q, 1, 2*time.Minute)
 		return err
 	})
 	if r.restarted() || err != nil || len(batch) == 0 {
@@ -226,8 +227,8 @@ func (r *crashRun) deliver(q jobs.QueueName) {
 		return
 	}
 	if len(failures) > 0 {
-		pump := Pump{Queue: r.local.Queue}
-		pump.comeAgain(r.t.Context(), pump.backOff(batch[0], failures[0].Err), failures[0].Err, batch...)
+		until := time.Now().Add(poll.BackOff(batch[0], failures[0].Err, time.Now()))
+		r.must(r.local.Queue.PutOff(r.t.Context(), until, batch...))
 		return
 	}
 	_ = r.faults.call("Ack", string(q), func() error { return r.local.Queue.Ack(r.t.Context(), batch...) }) // else it comes again

@@ -17,6 +17,7 @@ import (
 	sqlite3 "modernc.org/sqlite/lib"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/poll"
 )
 
 // schemaVersion is the layout that this code reads and writes. A file of a higher one is refused; a file of a lower one
@@ -93,7 +94,13 @@ CREATE INDEX dead_letters_by_queue ON dead_letters (queue, id);
 // readers is how many reads run at once. A read takes some 50 µs of CPU, so more would only take memory.
 const readers = 4
 
-var errClosed = errors.New("the data directory was closed")
+var errClosed error = closed{}
+
+// closed is poll.ErrClosed in our words.
+type closed struct{}
+
+func (closed) Error() string        { return "the data directory was closed" }
+func (closed) Is(target error) bool { return target == poll.ErrClosed }
 
 // database is one SQLite file: one connection that writes, and a few that read beside it.
 type database struct {

@@ -4,16 +4,16 @@ import (
 	"context"
 	"errors"
 	"testing"
-	"time"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/jobstest"
+	"github.com/fanout-inference/fanout/pkg/jobs/poll"
 )
 
 func TestPipeline(t *testing.T) {
 	jobstest.RunPipeline(t, func(t *testing.T) jobstest.Rig {
 		local := openAt(t, t.TempDir(), Options{})
-		pump := &Pump{Queue: local.Queue, SweepEvery: time.Minute, OnFailure: func(m jobs.Message, err error) {
+		pump := &poll.Pump{Source: local.Queue, AskForSweep: local.Queue.AskForSweep, OnFailure: func(m jobs.Message, err error) {
 			var off *jobs.Deferred
 			if !errors.As(err, &off) {
 				t.Errorf("%s: %v", m.Queue, err)
@@ -23,9 +23,9 @@ func TestPipeline(t *testing.T) {
 			Ports: jobs.Ports{Ledger: local.Store, Registry: local.Store, Queue: local.Queue, Files: local.Files, Sole: true}.WithDefaults(),
 			Drive: func(ctx context.Context, stop <-chan struct{}, ingest, aggregate jobs.Handler, worker *jobs.Worker) {
 				err := pump.Run(ctx, stop,
-					Lane{Queue: jobs.QueueIngest, Handler: ingest, Concurrency: 2},
-					Lane{Queue: jobs.QueueWork, Handler: worker, Concurrency: 8, Ready: worker.Ready},
-					Lane{Queue: jobs.QueueAggregate, Handler: aggregate, Batch: 10},
+					poll.Lane{Queue: jobs.QueueIngest, Handler: ingest, Concurrency: 2},
+					poll.Lane{Queue: jobs.QueueWork, Handler: worker, Concurrency: 8, Ready: worker.Ready},
+					poll.Lane{Queue: jobs.QueueAggregate, Handler: aggregate, Batch: 10},
 				)
 				if err != nil {
 					t.Errorf("pump: %v", err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/poll"
 )
 
 // The limits of the cloud's queue hold here too, so that what works on one machine works there.
@@ -32,8 +33,8 @@ const (
 	stateDeferred = 2
 )
 
-// Queue keeps the queues in SQLite. Beside the port it has what the pump needs: Receive, Ack, and a signal when there may
-// be something to receive.
+// Queue keeps the queues in SQLite. Beside the port it has what a poll.Pump needs. Who awaits messages is woken by sends and
+// by the time of the next visible message; nobody polls.
 type Queue struct {
 	db  *database
 	now func() time.Time
@@ -45,7 +46,10 @@ type Queue struct {
 	stirs map[jobs.QueueName]chan struct{} // closed when a message may have become visible sooner than was known
 }
 
-var _ jobs.Queue = (*Queue)(nil)
+var (
+	_ jobs.Queue  = (*Queue)(nil)
+	_ poll.Source = (*Queue)(nil)
+)
 
 // deadPage is how many dead letters an iterator has in memory at once.
 const deadPage = 256
@@ -136,6 +140,11 @@ func checkBody(body []byte) error {
 	}
 }
 
+// AskForSweep makes the sweep run, unless a request for it waits already.
+func (q *Queue) AskForSweep(ctx context.Context) error {
+	return q.sendOnce(ctx, jobs.QueueAggregate, jobs.TickBody())
+}
+
 // sendOnce sends a message unless one with the same body waits already.
 func (q *Queue) sendOnce(ctx context.Context, name jobs.QueueName, body []byte) error {
 	err := q.db.write(ctx, func() error {
@@ -166,6 +175,31 @@ func (q *Queue) Receive(ctx context.Context, name jobs.QueueName, n int, visibil
 	}
 	slices.SortFunc(received, func(a, b jobs.Message) int { return cmp.Or(cmp.Compare(len(a.ID), len(b.ID)), cmp.Compare(a.ID, b.ID)) })
 	return received, nil
+}
+
+// Await is Receive that waits for the first message, until ctx ends.
+func (q *Queue) Await(ctx context.Context, name jobs.QueueName, n int, visibility time.Duration) ([]jobs.Message, error) {
+	for {
+		stirred := q.stirred(name) // before the look, so that no send falls between
+		messages, err := q.Receive(ctx, name, n, visibility)
+		if err != nil || len(messages) > 0 {
+			return messages, err
+		}
+		var timer <-chan time.Time
+		after, some, err := q.nextVisible(ctx, name)
+		if err != nil {
+			return nil, err
+		}
+		if some {
+			timer = time.After(after)
+		}
+		select {
+		case <-stirred:
+		case <-timer:
+		case <-ctx.Done():
+			return nil, nil
+		}
+	}
 }
 
 func scanMessage(row *sql.Rows, name jobs.QueueName) (jobs.Message, error) {
@@ -216,8 +250,9 @@ func (q *Queue) Defer(ctx context.Context, until time.Time, messages ...jobs.Mes
 	return nil
 }
 
-// putOff is Defer for messages that are still in hand: those that the handler deferred itself are left alone.
-func (q *Queue) putOff(ctx context.Context, until time.Time, messages ...jobs.Message) error {
+// PutOff is Defer for messages that are still in hand: those that the handler deferred itself are left alone. It clamps
+// where Defer errors.
+func (q *Queue) PutOff(ctx context.Context, until time.Time, messages ...jobs.Message) error {
 	now := q.now()
 	if last := now.Add(MaxHidden); until.After(last) {
 		until = last
@@ -228,8 +263,8 @@ func (q *Queue) putOff(ctx context.Context, until time.Time, messages ...jobs.Me
 	return nil
 }
 
-// renew hides messages that are still in hand for longer.
-func (q *Queue) renew(ctx context.Context, until time.Time, messages ...jobs.Message) error {
+// Renew hides messages that are still in hand for longer. There is no limit to that here.
+func (q *Queue) Renew(ctx context.Context, until time.Time, messages ...jobs.Message) error {
 	if err := q.hideUntil(ctx, until, stateInHand, stateInHand, messages); err != nil {
 		return fmt.Errorf("renew the visibility of %d messages: %w", len(messages), err)
 	}

@@ -1,4 +1,4 @@
-package localjobs
+package poll
 
 import (
 	"cmp"
@@ -18,44 +18,41 @@ const (
 	failureBackOff    = 5 * time.Second // times the receives …
 	maxFailureBackOff = 15 * time.Minute
 	panicBackOff      = 30 * time.Second
-	storeBackOff      = time.Second // doubling, while the queue itself does not answer …
-	maxStoreBackOff   = 30 * time.Second
+	sourceBackOff     = time.Second // doubling, while the queue itself does not answer …
+	maxSourceBackOff  = 30 * time.Second
 	settleTries       = 4
 )
 
-// defaultVisibility is many times what a renewal takes, so that a slow disk delivers nothing twice.
+// defaultVisibility is many times what a renewal takes, so that a slow disk or network delivers nothing twice.
 const defaultVisibility = 2 * time.Minute
 
 // Pump drives handlers from the queues, as the event source does in the cloud: it receives, calls, acks what was handled
-// and lets the rest come again. It is woken by sends and by the time of the next visible message; it never polls.
+// and lets the rest come again.
 type Pump struct {
-	Queue *Queue
+	Source Source
 	// Visibility is how long messages are hidden at a time; 0 = 2 minutes. It is renewed every third of it while their
-	// handler runs.
+	// handler runs. If the source does not hide them for longer, the handler's context ends while there is still time
+	// to give the work back.
 	Visibility time.Duration
 	// OnFailure is told of each message that comes again and why (a *jobs.Deferred where that was expected), of panics,
 	// and of what went wrong with the queue itself (then m may have a Queue only). It is called by many goroutines at
 	// once; nil = nobody is told.
 	OnFailure func(m jobs.Message, err error)
-	// SweepEvery is how often the sweep is asked for, at the start for the first time; 0 = never. One request waits at a
-	// time.
-	SweepEvery time.Duration
+	// AskForSweep, if set, is called at the start and then every SweepEvery; 0 = a minute.
+	AskForSweep func(ctx context.Context) error
+	SweepEvery  time.Duration
+	// Now is the source's clock; nil = time.Now.
+	Now func() time.Time
 }
 
-// Lane is one queue and what handles its messages.
-type Lane struct {
-	Queue       jobs.QueueName
-	Handler     jobs.Handler
-	Concurrency int // calls of Handle at once; 0 = 1
-	Batch       int // messages a call, at most 10; 0 = 1
-	// Ready waits for room before anything is received; messages are then taken for one call. An error is told and
-	// tried again. nil = there is always room.
-	Ready func(ctx context.Context) error
-}
+var (
+	errNoReason = errors.New("the handler gave no reason")
+	errStopped  = errors.New("the pump was stopped")
+)
 
 // Run drives the lanes until stop closes or ctx ends. Then nothing more is received, handlers that run are waited for,
-// and Run returns nil; ctx is what they see. It returns an error only if the lanes cannot work, or if the data directory
-// was closed under it.
+// and Run returns nil; ctx is what they see. It returns an error only if the lanes cannot work, or if the source was
+// closed under it.
 func (p *Pump) Run(ctx context.Context, stop <-chan struct{}, lanes ...Lane) error {
 	lanes = slices.Clone(lanes)
 	for i := range lanes {
@@ -81,126 +78,21 @@ func (p *Pump) Run(ctx context.Context, stop <-chan struct{}, lanes ...Lane) err
 			}
 		})
 	}
-	if p.SweepEvery > 0 {
+	if p.AskForSweep != nil {
 		running.Go(func() { p.sweep(receiving) })
 	}
 	running.Wait()
-	if err := context.Cause(receiving); errors.Is(err, errClosed) {
+	if err := context.Cause(receiving); errors.Is(err, ErrClosed) {
 		return fmt.Errorf("pump: %w", err)
 	}
 	return nil
 }
 
-var errNoReason = errors.New("the handler gave no reason")
-
-var errStopped = errors.New("the pump was stopped")
-
-func (l *Lane) check() error {
-	if l.Concurrency == 0 {
-		l.Concurrency = 1
-	}
-	if l.Batch == 0 {
-		l.Batch = 1
-	}
-	switch {
-	case l.Queue == "" || l.Handler == nil:
-		return jobs.Errorf(jobs.CodeInvalid, "pump queue %q: a lane needs a queue and a handler", l.Queue)
-	case l.Concurrency < 0 || l.Batch < 0 || l.Batch > MaxReceive:
-		return jobs.Errorf(jobs.CodeInvalid, "pump queue %s: %d handlers at once with %d messages each is not possible; at least 1, and 1 to %d",
-			l.Queue, l.Concurrency, l.Batch, MaxReceive)
-	}
-	return nil
-}
-
-// drive launches handlers while there is room and there are messages. Places are taken here, before the launch.
-func (p *Pump) drive(ctx, receiving context.Context, lane Lane) error {
-	places := make(chan struct{}, lane.Concurrency)
-	var handlers sync.WaitGroup
-	defer handlers.Wait()
-	for {
-		select {
-		case places <- struct{}{}:
-		case <-receiving.Done():
-			return nil
-		}
-		calls := 1
-		for lane.Ready == nil && calls*lane.Batch < MaxReceive && tryPlace(places) {
-			calls++
-		}
-		messages, err := p.next(receiving, lane, min(calls*lane.Batch, MaxReceive))
-		if err != nil || len(messages) == 0 {
-			return err
-		}
-		for batch := range slices.Chunk(messages, lane.Batch) {
-			calls--
-			handlers.Go(func() {
-				defer func() { <-places }()
-				p.handle(ctx, lane, batch)
-			})
-		}
-		for range calls { // fewer came than there was room for
-			<-places
-		}
-	}
-}
-
-func tryPlace(places chan<- struct{}) bool {
-	select {
-	case places <- struct{}{}:
-		return true
-	default:
-		return false
-	}
-}
-
-// next waits for room and for messages. It returns none when receiving ends. A queue that does not answer (the disk is
-// full, say) is told and tried again.
-func (p *Pump) next(receiving context.Context, lane Lane, n int) ([]jobs.Message, error) {
-	for backOff := storeBackOff; ; backOff = min(2*backOff, maxStoreBackOff) {
-		messages, err := p.await(receiving, lane, n)
-		switch {
-		case receiving.Err() != nil:
-			return messages, nil //nolint:nilerr // that receiving ends is no error
-		case err == nil, errors.Is(err, errClosed):
-			return messages, err
-		}
-		p.tell(jobs.Message{Queue: lane.Queue}, err)
-		pause(receiving, backOff)
-	}
-}
-
-func (p *Pump) await(receiving context.Context, lane Lane, n int) ([]jobs.Message, error) {
-	if lane.Ready != nil {
-		if err := lane.Ready(receiving); err != nil {
-			return nil, fmt.Errorf("wait for room for queue %s: %w", lane.Queue, err)
-		}
-	}
-	for {
-		stirred := p.Queue.stirred(lane.Queue) // before the look, so that no send falls between
-		messages, err := p.Queue.Receive(receiving, lane.Queue, n, p.visibility())
-		if err != nil || len(messages) > 0 {
-			return messages, err
-		}
-		var timer <-chan time.Time
-		after, some, err := p.Queue.nextVisible(receiving, lane.Queue)
-		if err != nil {
-			return nil, err
-		}
-		if some {
-			timer = time.After(after)
-		}
-		select {
-		case <-stirred:
-		case <-timer:
-		case <-receiving.Done():
-			return nil, nil
-		}
-	}
-}
-
 // handle calls the handler, and settles what it returned.
 func (p *Pump) handle(ctx context.Context, lane Lane, batch []jobs.Message) {
-	stopRenewing := p.keepHidden(ctx, batch)
+	ctx, end := context.WithCancelCause(ctx)
+	defer end(nil)
+	stopRenewing := p.keepHidden(ctx, end, batch)
 	failures, err := call(ctx, lane.Handler, batch)
 	stopRenewing()
 
@@ -221,9 +113,9 @@ func (p *Pump) handle(ctx context.Context, lane Lane, batch []jobs.Message) {
 			done = append(done, m)
 			continue
 		}
-		p.comeAgain(ctx, p.backOff(m, why), why, m)
+		p.comeAgain(ctx, BackOff(m, why, p.now()), why, m)
 	}
-	p.settle(ctx, func(ctx context.Context) error { return p.Queue.Ack(ctx, done...) }, done)
+	p.settle(ctx, func(ctx context.Context) error { return p.Source.Ack(ctx, done...) }, done)
 }
 
 // call turns a panic of the handler into an error with the stack. It is a bug there, but no reason to stop everything
@@ -250,11 +142,11 @@ func byMessage(batch []jobs.Message, failures []jobs.Failure) (map[string]error,
 	return failed, nil
 }
 
-// backOff is how long a failed message stays away if its handler did not see to that.
-func (p *Pump) backOff(m jobs.Message, why error) time.Duration {
+// BackOff is how long a failed message stays away if its handler did not see to that.
+func BackOff(m jobs.Message, why error, now time.Time) time.Duration {
 	var deferred *jobs.Deferred
 	if errors.As(why, &deferred) && !deferred.Until.IsZero() {
-		return deferred.Until.Sub(p.Queue.now())
+		return deferred.Until.Sub(now)
 	}
 	return min(time.Duration(m.Receives)*failureBackOff, maxFailureBackOff)
 }
@@ -268,8 +160,15 @@ func (p *Pump) comeAgain(ctx context.Context, after time.Duration, why error, me
 	if ctx.Err() != nil {
 		after = 0
 	}
+	p.putOff(ctx, after, messages)
+}
+
+// giveBack shows messages that nobody has begun with to others at once.
+func (p *Pump) giveBack(ctx context.Context, messages []jobs.Message) { p.putOff(ctx, 0, messages) }
+
+func (p *Pump) putOff(ctx context.Context, after time.Duration, messages []jobs.Message) {
 	p.settle(ctx, func(ctx context.Context) error {
-		return p.Queue.putOff(ctx, p.Queue.now().Add(after), messages...)
+		return p.Source.PutOff(ctx, p.now().Add(after), messages...)
 	}, messages)
 }
 
@@ -281,8 +180,8 @@ func (p *Pump) settle(ctx context.Context, write func(ctx context.Context) error
 	}
 	ctx = context.WithoutCancel(ctx)
 	err := write(ctx)
-	for i := 1; i < settleTries && err != nil && !errors.Is(err, errClosed); i++ {
-		pause(ctx, storeBackOff/10<<i)
+	for i := 1; i < settleTries && err != nil && !errors.Is(err, ErrClosed); i++ {
+		pause(ctx, sourceBackOff/10<<i)
 		err = write(ctx)
 	}
 	if err == nil {
@@ -293,15 +192,21 @@ func (p *Pump) settle(ctx context.Context, write func(ctx context.Context) error
 	}
 }
 
-// keepHidden renews the visibility of messages until the function that it returns is called.
-func (p *Pump) keepHidden(ctx context.Context, batch []jobs.Message) (stop func()) {
+// keepHidden renews the visibility of messages until the function that it returns is called. It calls end when the source
+// hides them no longer: better to give back than to do what another will be doing too.
+func (p *Pump) keepHidden(ctx context.Context, end context.CancelCauseFunc, batch []jobs.Message) (stop func()) {
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	var renewing sync.WaitGroup
 	renewing.Go(func() {
 		for pause(ctx, p.visibility()/3) {
-			err := p.Queue.renew(ctx, p.Queue.now().Add(p.visibility()), batch...)
-			if err != nil && ctx.Err() == nil {
-				p.tell(batch[0], err)
+			err := p.Source.Renew(ctx, p.now().Add(p.visibility()), batch...)
+			if err == nil || ctx.Err() != nil {
+				continue
+			}
+			p.tell(batch[0], err)
+			if jobs.CodeOf(err) == jobs.CodeLimit {
+				end(err)
+				return
 			}
 		}
 	})
@@ -314,11 +219,10 @@ func (p *Pump) keepHidden(ctx context.Context, batch []jobs.Message) (stop func(
 // sweep asks for the sweep now and then.
 func (p *Pump) sweep(receiving context.Context) {
 	for {
-		err := p.Queue.sendOnce(receiving, jobs.QueueAggregate, jobs.TickBody())
-		if err != nil && receiving.Err() == nil {
+		if err := p.AskForSweep(receiving); err != nil && receiving.Err() == nil {
 			p.tell(jobs.Message{Queue: jobs.QueueAggregate}, fmt.Errorf("ask for the sweep: %w", err))
 		}
-		if !pause(receiving, p.SweepEvery) {
+		if !pause(receiving, cmp.Or(p.SweepEvery, time.Minute)) {
 			return
 		}
 	}
@@ -329,6 +233,13 @@ func (p *Pump) visibility() time.Duration {
 		return p.Visibility
 	}
 	return defaultVisibility
+}
+
+func (p *Pump) now() time.Time {
+	if p.Now != nil {
+		return p.Now()
+	}
+	return time.Now()
 }
 
 func (p *Pump) tell(m jobs.Message, err error) {
