@@ -47,6 +47,8 @@ type Gate struct {
 type gateRecord struct {
 	V            int
 	Width        int       `json:",omitempty"` // where the limit last stood
+	Answered     int       `json:",omitempty"` // items that were answered last …
+	Failures     int       `json:",omitempty"` // … and how often they had failed before, as suspects
 	FailingSince time.Time `json:",omitzero"`  // the first failure that nobody's answer has followed
 	Why          string    `json:",omitempty"`
 	Pause        *Pause    `json:",omitempty"`
@@ -193,19 +195,27 @@ func (g *Gate) answeredSince(mark uint64) bool { return g.mark() > mark }
 
 // odds is how likely a call of a healthy item fails as a suspect, judged by how often the last items that were answered
 // had failed before. Three failures are added to what was seen: with none in n answers, 3/n is what the true rate stays
-// below with 95 % confidence (the rule of three).
+// below with 95 % confidence (the rule of three). A process that has seen none answered believes what another has seen
+// fail.
 func (g *Gate) odds() float64 {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	n := min(g.recents, len(g.recent))
-	if n == 0 {
-		return 0
+	answered, failures := g.seen()
+	if answered == 0 {
+		if answered, failures = g.record.Answered, g.record.Failures; failures == 0 {
+			return 0
+		}
 	}
-	failures := 3
-	for _, f := range g.recent[:n] {
+	return float64(3+failures) / float64(3+failures+answered)
+}
+
+// seen is how many items were answered last, and how often they had failed before.
+func (g *Gate) seen() (answered, failures int) {
+	answered = min(g.recents, len(g.recent))
+	for _, f := range g.recent[:answered] {
 		failures += int(f)
 	}
-	return float64(failures) / float64(failures+n)
+	return answered, failures
 }
 
 // Gates are the gates of a process.
@@ -308,12 +318,17 @@ func (gs *Gates) report(ctx context.Context, g *Gate, answered bool, why string)
 		g.mu.Lock()
 		rec, news := g.record.after(g.ID, gs.now(), answered, why)
 		width, rev := int(g.width), g.revision
-		stale := width != rec.Width && (rec.Width != 0 || width < int(g.ceiling)) && gs.now().Sub(g.savedAt) >= gateSaveAge
+		answered, failures := g.seen()
+		stale := width != rec.Width && (rec.Width != 0 || width < int(g.ceiling)) || answered > 0 && failures != rec.Failures
+		stale = stale && gs.now().Sub(g.savedAt) >= gateSaveAge
 		g.mu.Unlock()
 		if !news && !stale {
 			return nil
 		}
 		rec.V, rec.Width = SchemaVersion, width
+		if answered > 0 {
+			rec.Answered, rec.Failures = answered, failures
+		}
 		rev, err := saveGate(ctx, gs.registry, g.ID, rec, rev)
 		if err == nil {
 			g.mu.Lock()

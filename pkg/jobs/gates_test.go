@@ -264,3 +264,37 @@ func TestIdleGatesAreForgottenAndBusyOnesKept(t *testing.T) {
 		}
 	}
 }
+
+// TestAProcessThatKnowsNothingBelievesWhatAnotherHasSeen: else it would take a healthy item of a flaky upstream for poison.
+func TestAProcessThatKnowsNothingBelievesWhatAnotherHasSeen(t *testing.T) {
+	registry := newMemRegistry()
+	old, young := newGateClock(registry), newGateClock(registry)
+	answers := func(g *Gate, n, failures int) {
+		for range n {
+			g.inFlight++
+			g.answered(time.Time{}, failures)
+		}
+	}
+	old.tell(t, old.gate(t), true, "")
+	answers(old.gate(t), 10, 0)
+	old.tell(t, old.gate(t), true, "")
+	if registry.saves != 0 {
+		t.Errorf("%d saves, though nothing has failed", registry.saves)
+	}
+	answers(old.gate(t), 10, 1)
+	old.tell(t, old.gate(t), true, "")
+	g := young.gate(t)
+	if want := 13.0 / 33; g.odds() != want {
+		t.Errorf("a process without an answer takes the odds for %g, want %g", g.odds(), want)
+	}
+	answers(g, 1, 0)
+	if want := 3.0 / 4; g.odds() != want {
+		t.Errorf("one that has an answer of its own takes the odds for %g, want %g", g.odds(), want)
+	}
+	old.now = old.now.Add(gateSaveAge)
+	answers(old.gate(t), 256, 0)
+	old.tell(t, old.gate(t), true, "")
+	if rec := old.saved(t); rec.Failures != 0 {
+		t.Errorf("what is well again is still recorded with %d failures", rec.Failures)
+	}
+}
