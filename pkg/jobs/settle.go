@@ -14,15 +14,16 @@ import (
 // do more, and must be repeatable. Whoever loses the compare-and-swap reads again and merges again, lease or no lease; who
 // does not hold the lease only turns bits on (rule 1).
 func (a *attempt) save(ctx context.Context, change func(c *Chunk)) error {
-	ctx = context.WithoutCancel(ctx)
 	began, until := a.w.Now(), a.c.Lease
+	lease := a.w.leaseEnd(ctx) // by the context's deadline, if it has one
+	ctx = context.WithoutCancel(ctx)
 	err := untilSaved(func() error {
 		c := *a.c
 		for _, part := range a.unsaved {
 			c.merge(part, a.w.Now())
 		}
 		if c.Owner == a.owner {
-			a.updateHeld(ctx, &c)
+			a.updateHeld(lease, &c)
 			if change != nil {
 				change(&c)
 			}
@@ -50,9 +51,9 @@ func (a *attempt) save(ctx context.Context, change func(c *Chunk)) error {
 }
 
 // updateHeld writes what only the holder of the lease may.
-func (a *attempt) updateHeld(ctx context.Context, c *Chunk) {
+func (a *attempt) updateHeld(lease time.Time, c *Chunk) {
 	open := c.Open()
-	c.Lease = a.w.leaseEnd(ctx)
+	c.Lease = lease
 	c.Accused, c.Spent = a.accused.And(open), a.spent.And(open)
 	c.Passed = a.passed(c).And(open)
 	c.Calls = maps.Clone(a.calls)

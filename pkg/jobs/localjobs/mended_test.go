@@ -1,6 +1,7 @@
 package localjobs
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"hash/fnv"
@@ -618,4 +619,35 @@ func TestAttemptThatLosesItsClaimBuriesNothing(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestLeaseOfABoundedAttemptEndsWithItsContext: a checkpoint leaves it at that, so that a crash costs seconds.
+func TestLeaseOfABoundedAttemptEndsWithItsContext(t *testing.T) {
+	inSteps(t, answerAll, func(t *testing.T, s *stepwise) {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		defer cancel()
+		deadline, _ := ctx.Deadline()
+		s.upstream = func(item, _ int) *jobs.Fault {
+			if item == 1 {
+				time.Sleep(2 * time.Minute) // while a checkpoint is made for the others
+			}
+			return nil
+		}
+		checkpoints := 0
+		s.before = func(verb, _ string) error {
+			if c := s.record(); verb == "save chunk" && c != nil && c.Owner != "" && len(c.Parts) > 0 {
+				checkpoints++
+				if after := c.Lease.Sub(deadline); after < 0 || after > 30*time.Second {
+					t.Errorf("the lease ends %s after the deadline, want some seconds", after)
+				}
+			}
+			return nil
+		}
+		s.must(s.submit(3, nil))
+		s.dispatch()
+		s.handle(ctx, s.worker, s.receive(jobs.QueueWork))
+		if checkpoints == 0 {
+			t.Error("no save was seen after a checkpoint")
+		}
+	})
 }

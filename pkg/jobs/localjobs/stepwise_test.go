@@ -296,6 +296,16 @@ func (s *stepwise) chunk() jobs.Chunk {
 	return jobs.Chunk{}
 }
 
+// record is the first chunk of the first split, or nil before its first claim.
+func (s *stepwise) record() *jobs.Chunk {
+	s.t.Helper()
+	for c, err := range s.local.Store.Chunks(s.t.Context(), theJob, 0, jobs.OffsetRange{}) {
+		s.must(err)
+		return &c
+	}
+	return nil
+}
+
 func (s *stepwise) changeJob(change func(j *jobs.Job)) {
 	s.t.Helper()
 	j := s.job()
