@@ -105,12 +105,21 @@ func (w *World) quiet() bool {
 	return w.job.Closed && !slices.ContainsFunc(w.fleet.queue.messages, func(m *message) bool { return m.Queue == jobs.QueueWork })
 }
 
+// patience is how long after its deadline a job may take to end. Where one call of a port in twenty fails, so does every
+// second try at a step of fifteen, and tries are up to 15 minutes apart.
+func (p *Plan) patience() time.Duration {
+	if p.Odds.FailBefore+p.Odds.FailAfter > 400 {
+		return 2 * endWithin
+	}
+	return endWithin
+}
+
 // restless tells whether the job should have come to rest long ago.
 func (w *World) restless() bool {
 	w.world.Lock()
 	defer w.world.Unlock()
 	switch j := w.job; {
-	case !j.Phase.Ended() && time.Since(j.Deadline) > endWithin:
+	case !j.Phase.Ended() && time.Since(j.Deadline) > w.plan.patience():
 		w.failf("the job is %s %s after its deadline", j.Phase, time.Since(j.Deadline))
 	case j.Phase.Ended() && !j.Closed && time.Since(j.MovedAt) > closeWithin:
 		w.failf("the sweep still visits the job %s after it was %s", time.Since(j.MovedAt), j.Phase)
