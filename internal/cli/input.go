@@ -1,9 +1,6 @@
 package cli
 
 import (
-	"bufio"
-	"bytes"
-	"compress/gzip"
 	"context"
 	"errors"
 	"fmt"
@@ -22,18 +19,12 @@ type input struct {
 	Spooled bool // Path is a copy of ours, because INPUT is gzip, stdin or no regular file
 }
 
-// spoolLimits bound what a spooled copy may grow to, so that a small gzip file cannot fill the disk.
-type spoolLimits struct {
-	Bytes int64
-	Ratio int64 // of expanded to compressed bytes
-}
-
 // Deflate cannot exceed 1,032 to 1, and only a file of one repeated byte comes near.
-var defaultSpoolLimits = spoolLimits{Bytes: 1 << 40, Ratio: 1000}
+var defaultSpoolLimits = jobs.ExpandLimits{Bytes: 1 << 40, Ratio: 1000}
 
 // openInput makes INPUT readable at any offset: a regular plain file is used in place, anything else is spooled into dir
 // ("" = where temporary files go). Gzip is told by its first bytes, whatever the name, and expanded. The caller closes it.
-func openInput(ctx context.Context, arg string, stdin io.Reader, dir string, lim spoolLimits) (*input, error) {
+func openInput(ctx context.Context, arg string, stdin io.Reader, dir string, lim jobs.ExpandLimits) (*input, error) {
 	if arg == "-" {
 		return spoolInput(ctx, "stdin", stdin, dir, lim)
 	}
@@ -52,11 +43,11 @@ func openInput(ctx context.Context, arg string, stdin io.Reader, dir string, lim
 	if !info.Mode().IsRegular() {
 		return spoolInput(ctx, arg, f, dir, lim)
 	}
-	head := make([]byte, len(gzipMagic))
+	head := make([]byte, jobs.GzipHead)
 	if _, err := f.ReadAt(head, 0); err != nil && !errors.Is(err, io.EOF) {
 		return nil, unreadable(arg, err)
 	}
-	if bytes.Equal(head, gzipMagic) {
+	if jobs.IsGzip(head) {
 		return spoolInput(ctx, arg, f, dir, lim)
 	}
 	return &input{Name: arg, Path: arg, Bytes: info.Size()}, nil
@@ -88,7 +79,7 @@ func unreadable(name string, err error) error {
 }
 
 // spoolInput copies r, expanded if it is gzip, into a temporary file.
-func spoolInput(ctx context.Context, name string, r io.Reader, dir string, lim spoolLimits) (*input, error) {
+func spoolInput(ctx context.Context, name string, r io.Reader, dir string, lim jobs.ExpandLimits) (*input, error) {
 	f, err := os.CreateTemp(dir, "fanout-input-*.jsonl")
 	if err != nil {
 		return nil, fmt.Errorf("spool %s: %w", name, err)
@@ -103,7 +94,7 @@ func spoolInput(ctx context.Context, name string, r io.Reader, dir string, lim s
 	}
 	done := make(chan copied, 1)
 	go func() {
-		n, err := copyInput(f, r, name, lim)
+		n, err := copyInput(ctx, f, r, name, lim)
 		done <- copied{n, err}
 	}()
 	select {
@@ -121,73 +112,17 @@ func spoolInput(ctx context.Context, name string, r io.Reader, dir string, lim s
 	return in, nil
 }
 
-var gzipMagic = []byte{0x1f, 0x8b}
-
 // copyInput copies r to w, expanded if it is gzip, and returns how many bytes it wrote.
-func copyInput(w io.Writer, r io.Reader, name string, lim spoolLimits) (int64, error) {
-	packed := &meter{r: r}
-	buffered := bufio.NewReaderSize(packed, 64<<10)
-	plain, ratio := io.Reader(buffered), int64(0)
-	if head, _ := buffered.Peek(len(gzipMagic)); bytes.Equal(head, gzipMagic) { // an error comes again with the first read
-		z, err := gzip.NewReader(buffered)
-		if err != nil {
-			return 0, unexpandable(name, err, packed.err)
-		}
-		plain, ratio = z, lim.Ratio
-	}
-
-	buf := make([]byte, 256<<10)
-	for total := int64(0); ; {
-		n, err := plain.Read(buf)
-		total += int64(n)
-		switch {
-		case total > lim.Bytes:
-			return 0, jobs.Errorf(jobs.CodeInvalid, "spool %s: it is larger than %d bytes", name, lim.Bytes).
-				WithHint("split it into several inputs")
-		case ratio > 0 && total > ratio*packed.n:
-			return 0, jobs.Errorf(jobs.CodeInvalid, "expand %s: it grows more than %d-fold", name, ratio).
-				WithHint("expand it with gunzip if it is what you think it is")
-		}
-		if _, err := w.Write(buf[:n]); err != nil {
-			return 0, (&jobs.Error{Code: jobs.CodeInternal, Err: fmt.Errorf("spool %s: %w", name, err)}).
-				WithHint("set TMPDIR to a directory with more room")
-		}
-		switch {
-		case errors.Is(err, io.EOF):
-			return total, nil
-		case err != nil && ratio > 0:
-			return 0, unexpandable(name, err, packed.err)
-		case err != nil:
-			return 0, unreadable(name, err)
-		}
-	}
-}
-
-// unexpandable says why gzip did not expand: because it could not be read, because it ends early, or because it is damaged.
-func unexpandable(name string, err, readErr error) error {
-	const hint = "copy the file again; gzip -t tells whether it is whole"
+func copyInput(ctx context.Context, w io.Writer, r io.Reader, name string, lim jobs.ExpandLimits) (int64, error) {
+	n, err := jobs.Expand(ctx, w, r, name, lim)
+	failed, copying := errors.AsType[*jobs.CopyError](err)
 	switch {
-	case readErr != nil:
-		return unreadable(name, readErr)
-	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-		return jobs.Errorf(jobs.CodeInvalid, "expand %s: the gzip data ends early", name).WithHint(hint)
+	case copying && failed.Writing:
+		return n, (&jobs.Error{Code: jobs.CodeInternal, Err: fmt.Errorf("spool %s: %w", name, failed.Err)}).
+			WithHint("set TMPDIR to a directory with more room")
+	case copying:
+		return n, unreadable(name, failed.Err)
 	default:
-		return jobs.Errorf(jobs.CodeInvalid, "expand %s: the gzip data is damaged: %w", name, err).WithHint(hint)
+		return n, err
 	}
-}
-
-// meter counts what was read, and keeps the error of the reading itself apart from those of the expanding.
-type meter struct {
-	r   io.Reader
-	n   int64
-	err error
-}
-
-func (m *meter) Read(p []byte) (int, error) {
-	n, err := m.r.Read(p)
-	m.n += int64(n)
-	if err != nil && !errors.Is(err, io.EOF) {
-		m.err = err
-	}
-	return n, err
 }

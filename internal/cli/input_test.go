@@ -85,12 +85,12 @@ func TestInputThatCannotBeReadIsASentence(t *testing.T) {
 	flipped := bytes.Clone(whole)
 	flipped[len(flipped)-6] ^= 1 // in the checksum
 	dir := t.TempDir()
-	small := spoolLimits{Bytes: 20, Ratio: 1000}
+	small := jobs.ExpandLimits{Bytes: 20, Ratio: 1000}
 
 	tests := []struct {
 		name, arg string
 		stdin     io.Reader
-		lim       spoolLimits
+		lim       jobs.ExpandLimits
 		want      string
 	}{
 		{name: "missing", arg: filepath.Join(dir, "missing.jsonl"), want: "read " + dir + "/missing.jsonl: there is no such file"},
@@ -100,15 +100,15 @@ func TestInputThatCannotBeReadIsASentence(t *testing.T) {
 		{name: "gzip cut off in its header", arg: "-", stdin: bytes.NewReader(whole[:4]), want: "expand stdin: the gzip data ends early"},
 		{name: "gzip damaged", arg: "-", stdin: bytes.NewReader(flipped), want: "expand stdin: the gzip data is damaged: gzip: invalid checksum"},
 		{name: "gzip of zeros", arg: "-", stdin: bytes.NewReader(gzipped(t, make([]byte, 8<<20))), want: "expand stdin: it grows more than 1000-fold"},
-		{name: "too large", arg: "-", stdin: strings.NewReader(twoLines), lim: small, want: "spool stdin: it is larger than 20 bytes"},
-		{name: "too large expanded", arg: "-", stdin: bytes.NewReader(gzipped(t, []byte(twoLines))), lim: small, want: "spool stdin: it is larger than 20 bytes"},
+		{name: "too large", arg: "-", stdin: strings.NewReader(twoLines), lim: small, want: "read stdin: it is larger than 20 bytes"},
+		{name: "too large expanded", arg: "-", stdin: bytes.NewReader(gzipped(t, []byte(twoLines))), lim: small, want: "read stdin: it is larger than 20 bytes"},
 		{name: "breaks off", arg: "-", stdin: io.MultiReader(strings.NewReader("{"), broken{}), want: "read stdin: the line is dead"},
 		{name: "breaks off in gzip", arg: "-", stdin: io.MultiReader(bytes.NewReader(whole[:20]), broken{}), want: "read stdin: the line is dead"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			lim := tt.lim
-			if lim == (spoolLimits{}) {
+			if lim == (jobs.ExpandLimits{}) {
 				lim = defaultSpoolLimits
 			}
 			spool := t.TempDir()
@@ -130,7 +130,7 @@ func TestUnreadableFileIsASentence(t *testing.T) {
 }
 
 func TestFullDiskSaysWhereToFindRoom(t *testing.T) {
-	_, err := copyInput(full{}, strings.NewReader(twoLines), "stdin", defaultSpoolLimits)
+	_, err := copyInput(t.Context(), full{}, strings.NewReader(twoLines), "stdin", defaultSpoolLimits)
 	var e *jobs.Error
 	if !errors.As(err, &e) || e.Code != jobs.CodeInternal || !errors.Is(err, syscall.ENOSPC) || !strings.Contains(e.Hint, "TMPDIR") {
 		t.Errorf("got %v, want the full disk as an internal error that hints at TMPDIR", err)

@@ -142,7 +142,7 @@ func (r *running) describe(ctx context.Context) (jobs.Job, error) {
 		if jobs.CodeOf(err) != jobs.CodeInvalid {
 			return jobs.Job{}, err
 		}
-		endpoint = "/v1/chat/completions" // no line is valid: each will say why
+		endpoint = jobs.DefaultEndpoint // no line is valid: each will say why
 	}
 	if _, err := f.Seek(0, io.SeekStart); err != nil {
 		return jobs.Job{}, unreadable(r.input.Name, err)

@@ -59,11 +59,18 @@ func TestImportsPointOneWay(t *testing.T) {
 	}{
 		{"pkg/jobs", []string{"net/http", "database/sql", "os/exec", "modernc.org/sqlite", "github.com/aws", module + "/pkg/upstream", module + "/internal"},
 			"the rules know no queue service, database, HTTP server or command line"},
+		{"pkg/jobs/poll", []string{"net/http", "database/sql", "os/exec", "modernc.org/sqlite", "github.com/aws", module + "/pkg/upstream", module + "/internal",
+			module + "/pkg/jobs/localjobs", module + "/pkg/jobs/awsjobs"},
+			"a pump knows queues by what they do, whoever keeps them"},
 		{"pkg/upstream", []string{"database/sql", "modernc.org/sqlite", module + "/pkg/jobs/localjobs", module + "/internal"},
 			"an upstream makes one call; it keeps nothing"},
 		{"pkg/jobs/localjobs", []string{"net/http", "github.com/aws", module + "/pkg/upstream", module + "/internal"},
 			"a driver knows the rules and its engine, and no other driver"},
-		{"cmd", []string{"github.com/aws"}, "the laptop's commands bring no cloud"},
+		{"pkg/jobs/awsjobs", []string{"database/sql", "modernc.org/sqlite", module + "/pkg/jobs/localjobs", module + "/pkg/upstream", module + "/internal"},
+			"a driver knows the rules and its services, and no other driver"},
+		{"functions", []string{"database/sql", "modernc.org/sqlite", module + "/pkg/jobs/localjobs", module + "/internal/cli"},
+			"a function carries no database and no command line: its size is paid for with each start"},
+		{"internal/config", []string{"github.com/aws"}, "what a deployment is told says nothing of clients"},
 	}
 	for _, p := range packages(t) {
 		for _, r := range rows {
@@ -75,6 +82,21 @@ func TestImportsPointOneWay(t *testing.T) {
 				if i := slices.IndexFunc(r.forbidden, func(f string) bool { return within(dep, f) }); i >= 0 {
 					t.Errorf("%s depends on %s: %s", p.ImportPath, dep, r.why)
 				}
+			}
+		}
+	}
+}
+
+// TestFewKnowTheCloud: what a laptop runs links the clients of AWS for `fanout worker`, and nothing else of it touches them.
+func TestFewKnowTheCloud(t *testing.T) {
+	few := []string{"pkg/jobs/awsjobs", "internal/cloud", "internal/function", "internal/awstest", "internal/lambdatest"}
+	for _, p := range packages(t) {
+		if slices.ContainsFunc(few, func(place string) bool { return within(p.ImportPath, module+"/"+place) }) {
+			continue
+		}
+		for _, i := range p.Imports {
+			if within(i, "github.com/aws") {
+				t.Errorf("%s imports %s: only %v do", p.ImportPath, i, few)
 			}
 		}
 	}

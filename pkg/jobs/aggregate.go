@@ -70,8 +70,12 @@ func (a *Aggregate) Handle(ctx context.Context, messages []Message) []Failure {
 	var todo []named
 	for _, d := range messages {
 		b, err := DecodeMessage(d.Body)
-		if err == nil && b.Chunk != nil {
-			err = Errorf(CodeInvalid, "decode message: aggregate takes no chunks")
+		if err == nil && b.Ping != nil {
+			fail(d, a.passPing(ctx, d, b.Ping, QueueAggregate, noQueue))
+			continue
+		}
+		if err == nil && b.Advance == nil && b.Tick == nil {
+			err = Errorf(CodeInvalid, "decode message: aggregate takes advances, ticks and pings only")
 		}
 		if err != nil {
 			fail(d, buryUnreadable(ctx, a.Ports, d, err))

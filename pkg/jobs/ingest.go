@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -9,7 +10,7 @@ import (
 	"time"
 )
 
-// Ingest advances splits and jobs up to dispatch: scan, check, dispatch.
+// Ingest opens the jobs of uploads, and advances splits and jobs up to dispatch: scan, check, dispatch.
 type Ingest struct {
 	visitor
 	opt IngestOptions
@@ -18,10 +19,14 @@ type Ingest struct {
 // IngestOptions are the knobs of ingest. Zero values are the defaults named.
 type IngestOptions struct {
 	CheckBytes int64 // memory for looking for duplicate ids; 64 MiB
+	Upload     UploadOptions
 }
 
 // NewIngest makes an ingest.
 func NewIngest(p Ports, opt IngestOptions) *Ingest {
+	up := &opt.Upload
+	up.OnInvalid, up.Window = cmp.Or(up.OnInvalid, InvalidSkips), cmp.Or(up.Window, 24*time.Hour)
+	up.Expand.Bytes, up.Expand.Ratio = cmp.Or(up.Expand.Bytes, 50e9), cmp.Or(up.Expand.Ratio, 200)
 	in := &Ingest{opt: opt}
 	in.visitor = visitor{
 		Ports: p,
@@ -32,16 +37,21 @@ func NewIngest(p Ports, opt IngestOptions) *Ingest {
 	return in
 }
 
-// Handle visits what the messages name.
+// Handle visits what the messages name, takes in what was uploaded, and passes pings on.
 func (in *Ingest) Handle(ctx context.Context, messages []Message) []Failure {
 	var failures []Failure
+	s := newShare(ctx, in.Now())
 	for _, d := range messages {
 		b, err := DecodeMessage(d.Body)
 		switch {
 		case err == nil && b.Advance != nil:
 			err = in.advance(ctx, d, b.Advance)
+		case err == nil && b.Upload != nil:
+			err = in.upload(ctx, d, b.Upload, s)
+		case err == nil && b.Ping != nil:
+			err = in.passPing(ctx, d, b.Ping, QueueIngest, QueueWork)
 		case err == nil:
-			err = buryUnreadable(ctx, in.Ports, d, Errorf(CodeInvalid, "decode message: ingest takes advances only"))
+			err = buryUnreadable(ctx, in.Ports, d, Errorf(CodeInvalid, "decode message: ingest takes advances, uploads and pings only"))
 		default:
 			err = buryUnreadable(ctx, in.Ports, d, err)
 		}
@@ -55,15 +65,10 @@ func (in *Ingest) Handle(ctx context.Context, messages []Message) []Failure {
 // Submit opens a job and sends everybody to look at it. A job of this id that exists already is returned as it is, and
 // sent for again: so submitting twice is submitting once.
 func Submit(ctx context.Context, p Ports, j Job) (Job, error) {
-	j.V, j.Revision, j.Rules = SchemaVersion, 0, RulesVersion
 	if j.Splits() > MaxJobSplits {
 		return j, Errorf(CodeLimit, "submit job %s: its input needs %d splits; at most %d are allowed", j.ID, j.Splits(), MaxJobSplits)
 	}
-	j.Created = p.Now()
-	if !j.Deadline.IsZero() {
-		j.Window = j.Deadline.Sub(j.Created)
-	}
-	j.moveTo(PhaseValidating, j.Created)
+	j.opened(p.Now())
 	err := p.saveJob(ctx, &j)
 	if errors.Is(err, ErrConflict) {
 		j, err = p.Ledger.Job(ctx, j.ID)
@@ -71,13 +76,45 @@ func Submit(ctx context.Context, p Ports, j Job) (Job, error) {
 	if err != nil {
 		return j, fmt.Errorf("submit job %s: %w", j.ID, err)
 	}
+	return j, sendIfNew(ctx, &p, &j)
+}
+
+// opened makes a job of what was asked for. Its deadline follows from its window, if it has none.
+func (j *Job) opened(now time.Time) {
+	j.V, j.Revision, j.Rules, j.Created = SchemaVersion, 0, RulesVersion, now
+	switch {
+	case !j.Deadline.IsZero():
+		j.Window = j.Deadline.Sub(now)
+	case j.Window > 0:
+		j.Deadline = now.Add(j.Window)
+	}
+	j.moveTo(PhaseValidating, now)
+}
+
+// sendIfNew sends everybody to look at a job that is still validating: who opened it may have died before that.
+func sendIfNew(ctx context.Context, p *Ports, j *Job) error {
 	if j.Phase != PhaseValidating {
-		return j, nil
+		return nil
 	}
-	if err := advanceAll(ctx, &p, &j, QueueIngest); err != nil {
-		return j, fmt.Errorf("submit job %s: %w", j.ID, err)
+	if err := advanceAll(ctx, p, j, QueueIngest); err != nil {
+		return fmt.Errorf("submit job %s: %w", j.ID, err)
 	}
-	return j, nil
+	return nil
+}
+
+// openFailed opens a job that has failed: within one save, so nobody ever sees it run. If it was opened meanwhile by another,
+// that one stands.
+func openFailed(ctx context.Context, p *Ports, j *Job, stop Stop) error {
+	now := p.Now()
+	j.opened(now)
+	stop.As, stop.At = PhaseFailed, now
+	j.Stop = &stop
+	j.moveTo(PhaseFinalizing, now)
+	j.moveTo(PhaseFailed, now)
+	if err := p.saveJob(ctx, j); err != nil && !errors.Is(err, ErrConflict) {
+		return fmt.Errorf("open job %s as failed: %w", j.ID, err)
+	}
+	return nil
 }
 
 // scan validates and cuts a split. The first writer wins; all write the same.
@@ -97,7 +134,7 @@ func (in *Ingest) scan(ctx context.Context, j *Job, s *Split) error {
 }
 
 func inputModified(err error) Stop {
-	return Stop{As: PhaseFailed, Code: "input_modified", Reason: "the input was changed while the job was running: " + err.Error()}
+	return Stop{As: PhaseFailed, Code: stopInputModified, Reason: "the input was changed while the job was running: " + err.Error()}
 }
 
 // check looks for ids that stand in more than one line, over all splits, and gives the verdict.

@@ -10,7 +10,7 @@ import (
 // chunkMessage is the message of a chunk as the scan cut it.
 func chunkMessage(j *Job, s *Split, cut *ChunkCut, v verdict) *ChunkMessage {
 	return &ChunkMessage{
-		V: SchemaVersion, Job: j.ID, Split: s.N,
+		V: SchemaVersion, Job: j.ID, Tenant: j.Tenant, Split: s.N,
 		Offset: cut.Offset, Length: cut.Length, Line: v.firstLine + cut.Line, Lines: cut.Lines, CRC: cut.CRC,
 		Blank: cut.Blank, Skip: cut.Bad.Or(v.duplicates[cut.Offset]),
 	}

@@ -124,7 +124,7 @@ func (j *Job) moveTo(p Phase, now time.Time) {
 // Stop is why a job ends early: a fact, written once.
 type Stop struct {
 	As     Phase  // cancelled, expired or failed
-	Code   string // of a failed one: the commonest violation, input_modified, internal
+	Code   string // of a failed one: the commonest violation, input_modified, input_gone, input_unusable, internal
 	Reason string // a sentence
 	At     time.Time
 }

@@ -46,9 +46,12 @@ func (a *attempt) launch(ctx context.Context) error {
 	return nil
 }
 
+// LeastTime is how long a context must last for a worker to call anything, if a call takes up to callTimeout.
+func LeastTime(callTimeout time.Duration) time.Duration { return callTimeout + saveMargin }
+
 // mayStart tells whether another item may start at the gate now; it may find that none may any more.
 func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
-	if deadline, ok := ctx.Deadline(); ok && a.w.Now().Add(a.w.opt.CallTimeout+saveMargin).After(deadline) {
+	if deadline, ok := ctx.Deadline(); ok && a.w.Now().Add(LeastTime(a.w.opt.CallTimeout)).After(deadline) {
 		a.stop = stopDrain
 		return false
 	}

@@ -198,19 +198,31 @@ func (l *lineReader) read() error {
 // FirstEndpoint returns the url of the first line that keeps all rules but the one about the url: the endpoint of a job
 // that was not told any.
 func FirstEndpoint(r io.Reader, lineLimit int64) (string, error) {
+	url, first, err := firstEndpoint(r, lineLimit)
+	switch {
+	case err != nil:
+		return "", fmt.Errorf("find the endpoint: %w", err)
+	case url == "" && first == nil:
+		return "", Errorf(CodeInvalid, "find the endpoint: the input has no requests")
+	case url == "":
+		return "", Errorf(CodeInvalid, "find the endpoint: no line of the input is a valid request; line %d: %s", first.Line, first.Message)
+	default:
+		return url, nil
+	}
+}
+
+// firstEndpoint returns "" if no line is valid, with what is wrong with the first one, if there is any.
+func firstEndpoint(r io.Reader, lineLimit int64) (url string, first *Violation, err error) {
 	cut := Cut{LineBytes: lineLimit}
 	lines, parser := newLineReader(r, 0, cut.mostOfLine()), newLineParser("", lineLimit)
-	var first *Violation
 	for n := int64(1); ; n++ {
 		offset := lines.offset
 		raw, err := lines.next()
 		switch {
-		case errors.Is(err, io.EOF) && first == nil:
-			return "", Errorf(CodeInvalid, "find the endpoint: the input has no requests")
 		case errors.Is(err, io.EOF):
-			return "", Errorf(CodeInvalid, "find the endpoint: no line of the input is a valid request; line %d: %s", first.Line, first.Message)
+			return "", first, nil
 		case err != nil:
-			return "", fmt.Errorf("find the endpoint: read line %d of the input: %w", n, err)
+			return "", nil, fmt.Errorf("read line %d of the input: %w", n, err)
 		}
 		content := stripLine(raw.raw, offset)
 		if isBlankLine(content, lineLimit) {
@@ -218,7 +230,7 @@ func FirstEndpoint(r io.Reader, lineLimit int64) (string, error) {
 		}
 		line, v := parser.parse(content)
 		if v == nil {
-			return line.URL, nil
+			return line.URL, nil, nil
 		}
 		if first == nil {
 			first = v

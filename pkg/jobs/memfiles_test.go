@@ -77,6 +77,10 @@ func (f *memFiles) Concat(ctx context.Context, name string, parts []FileRef) (Fi
 	return w.Commit(ctx)
 }
 
+func (f *memFiles) Copy(ctx context.Context, from FileRef, to string) (FileInfo, error) {
+	return f.Concat(ctx, to, []FileRef{from})
+}
+
 func (f *memFiles) List(ctx context.Context, prefix string) iter.Seq2[FileInfo, error] {
 	return func(yield func(FileInfo, error) bool) {
 		f.mu.Lock()

@@ -7,6 +7,8 @@ import (
 	"math"
 	"strings"
 	"testing"
+	"time"
+	"unicode/utf8"
 
 	"github.com/google/go-cmp/cmp"
 	"pgregory.net/rapid"
@@ -18,18 +20,27 @@ func TestMessagesReadBackAsTheyWereSent(t *testing.T) {
 		_, blank := drawSet(t, "blank")
 		_, skip := drawSet(t, "skip")
 		chunk := ChunkMessage{
-			V: SchemaVersion, Job: job, Split: rapid.IntRange(0, MaxJobSplits-1).Draw(t, "split"),
+			V: SchemaVersion, Job: job, Tenant: rapid.StringMatching(`[A-Za-z0-9_-]{0,64}`).Draw(t, "tenant"), Split: rapid.IntRange(0, MaxJobSplits-1).Draw(t, "split"),
 			Offset: rapid.Int64Range(0, math.MaxInt64).Draw(t, "offset"), Length: rapid.Int64Range(1, math.MaxInt64).Draw(t, "length"),
 			Line: rapid.Int64Range(1, math.MaxInt64).Draw(t, "line"), Lines: rapid.IntRange(1, MaxChunkLines).Draw(t, "lines"),
 			CRC: rapid.Uint32().Draw(t, "crc"), Burial: rapid.IntRange(0, 99).Draw(t, "burial"),
 			Blank: blank.trim(), Skip: skip.trim(),
 		}
 		advance := AdvanceMessage{SchemaVersion, job, rapid.IntRange(WholeJob, MaxJobSplits-1).Draw(t, "advance")}
-		for _, sent := range []Body{{Chunk: &chunk}, {Advance: &advance}} {
-			body := encodeMessage(sent.Chunk)
-			if sent.Advance != nil {
-				body = encodeMessage(sent.Advance)
-			}
+		upload := UploadMessage{
+			V: SchemaVersion, Upload: FileRef{Name: "inbox/t/" + string(job), Version: rapid.StringN(1, 40, 256).Filter(utf8.ValidString).Draw(t, "version")},
+			Bucket: rapid.StringMatching(`[a-z.-]{0,63}`).Draw(t, "bucket"), Sequencer: rapid.StringMatching(`[0-9A-F]{0,32}`).Draw(t, "sequencer"),
+			Bytes: rapid.Int64Range(0, math.MaxInt64).Draw(t, "bytes"),
+		}
+		ping := PingMessage{SchemaVersion, true, time.Unix(rapid.Int64Range(0, 1<<36).Draw(t, "sent"), 5).UTC()}
+		for _, c := range []struct {
+			sent Body
+			body []byte
+		}{
+			{Body{Chunk: &chunk}, encodeMessage(chunk)}, {Body{Advance: &advance}, encodeMessage(advance)},
+			{Body{Upload: &upload}, UploadBody(upload)}, {Body{Ping: &ping}, PingBody(ping.Sent)},
+		} {
+			sent, body := c.sent, c.body
 			got, err := DecodeMessage(body)
 			if err != nil {
 				t.Fatal(err)
@@ -44,11 +55,15 @@ func TestMessagesReadBackAsTheyWereSent(t *testing.T) {
 	if d := cmp.Diff(Body{Tick: &TickMessage{V: SchemaVersion, Sweep: true}}, got); err != nil || d != "" {
 		t.Errorf("tick %v (-sent +read):\n%s", err, d)
 	}
+	got, err = DecodeMessage([]byte(`{"v":1,"ping":true}`)) // of a scheduler that cannot tell the time
+	if d := cmp.Diff(Body{Ping: &PingMessage{V: SchemaVersion, Ping: true}}, got); err != nil || d != "" {
+		t.Errorf("ping %v (-sent +read):\n%s", err, d)
+	}
 }
 
 func TestChunkMessageIsSmall(t *testing.T) {
 	m := ChunkMessage{
-		V: SchemaVersion, Job: "batch_0123456789abcdef0123456789", Split: 7999, Offset: 1 << 40, Length: 4 << 20,
+		V: SchemaVersion, Job: "batch_0123456789abcdef0123456789", Tenant: "tenant-of-a-usual-name", Split: 7999, Offset: 1 << 40, Length: 4 << 20,
 		Line: 1_000_000_000, Lines: 100, CRC: math.MaxUint32, Burial: 3,
 	}
 	if n := len(encodeMessage(m)); n > 200 {
@@ -82,9 +97,20 @@ func messageWith(name, value string) string {
 	return "{" + strings.Join(members, ",") + "}"
 }
 
+// uploadWith is an upload message, of a good reference unless one is given, and more members.
+func uploadWith(ref, more string) string {
+	if ref == "" {
+		ref = `{"name":"inbox/t/a.jsonl","version":"v"}`
+	}
+	return `{"v":1,"upload":` + ref + more + "}"
+}
+
 func TestMessagesThatBreakALimitAreInvalid(t *testing.T) {
 	if b, err := DecodeMessage([]byte(messageWith("split", "7999"))); err != nil || b.Chunk == nil {
 		t.Fatalf("a good message: %v", err)
+	}
+	if b, err := DecodeMessage([]byte(uploadWith("", ""))); err != nil || b.Upload == nil {
+		t.Fatalf("a good upload: %v", err)
 	}
 	for _, body := range []string{
 		"", "null", "{}", "[]", "7", `"x"`, "{", "\x00", messageWith("", "") + "x",
@@ -97,6 +123,10 @@ func TestMessagesThatBreakALimitAreInvalid(t *testing.T) {
 		messageWith("blank", `"4096"`), messageWith("skip", `"2-1"`), messageWith("skip", "[1]"),
 		`{"v":1,"advance":"j","split":-2}`, `{"v":1,"advance":"j","split":8000}`, `{"v":1,"advance":""}`, `{"v":1,"advance":7}`,
 		`{"v":1,"sweep":false}`, `{"sweep":true}`,
+		`{"v":1,"ping":false}`, `{"ping":true}`, `{"v":1,"ping":true,"sent":"yesterday"}`, `{"v":1,"ping":true,"sent":"9999-12-31T23:59:59-10:00"}`,
+		`{"v":1,"ping":true,"sent":"0000-12-31T23:59:59Z"}`, uploadWith(`{"name":"a"}`, ""), uploadWith(`{"version":"v"}`, ""), uploadWith(`"a"`, ""),
+		uploadWith(`{"name":"`+strings.Repeat("x", 1025)+`","version":"v"}`, ""), uploadWith(`{"name":"a","version":"`+strings.Repeat("x", 257)+`"}`, ""),
+		uploadWith("", `,"bytes":-1`), uploadWith("", `,"bucket":"`+strings.Repeat("x", 257)+`"`), uploadWith("", `,"sequencer":"`+strings.Repeat("x", 257)+`"`),
 	} {
 		b, err := DecodeMessage([]byte(body))
 		if CodeOf(err) != CodeInvalid || errors.Is(err, ErrNewer) || b != (Body{}) {
@@ -132,6 +162,9 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Add([]byte(messageWith("skip", `"=VVVVBQ"`)))
 	f.Add([]byte(`{"v":1,"advance":"j","split":-1}`))
 	f.Add([]byte(`{"v":2}`))
+	f.Add(PingBody(time.Unix(1_800_000_000, 0)))
+	f.Add([]byte(`{"v":1,"ping":true,"sent":"9999-12-31T23:59:59-10:00"}`))
+	f.Add([]byte(uploadWith("", `,"bucket":"b","sequencer":"0A1B2C","bytes":7`)))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		b, err := DecodeMessage(body)
 		if err != nil {
@@ -156,6 +189,15 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		if b.Tick != nil {
 			set, again = set+1, b.Tick
+		}
+		if b.Upload != nil {
+			set, again = set+1, b.Upload
+			if u := b.Upload; u.Upload.Name == "" || u.Upload.Version == "" || len(u.Upload.Name) > 1024 || u.Bytes < 0 {
+				t.Fatalf("an upload without a version, or over the limits: %+v", u)
+			}
+		}
+		if b.Ping != nil {
+			set, again = set+1, b.Ping
 		}
 		if set != 1 {
 			t.Fatalf("%d messages in one body", set)

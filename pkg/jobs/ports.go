@@ -133,6 +133,9 @@ type Files interface {
 	Create(ctx context.Context, name string) (FileWriter, error)
 	// Concat makes an object of others, one after the other, in constant memory; ErrExists as Commit.
 	Concat(ctx context.Context, name string, parts []FileRef) (FileInfo, error)
+	// Copy makes an object of another that strangers may write to, or delete, at any time: all of it and of exactly that
+	// version, or nothing. ErrChanged and ErrNotFound speak of from, ErrExists of the copy, whose name is taken.
+	Copy(ctx context.Context, from FileRef, to string) (FileInfo, error)
 	List(ctx context.Context, prefix string) iter.Seq2[FileInfo, error] // by name
 	Delete(ctx context.Context, names ...string) error                  // absent names are fine
 }
@@ -252,4 +255,5 @@ type Watch struct {
 	CallEnded   func(upstream, model string, fault *Fault, took time.Duration) // fault nil = answered
 	Outcome     func(job JobID, answered bool)                                 // an item has its outcome, not yet saved
 	JobSaved    func(j Job)
+	Pinged      func(q QueueName, age time.Duration) // a ping came through a queue, so long after it was sent
 }

@@ -33,17 +33,17 @@ var (
 )
 
 var causes = []move{
-	{"", PhaseValidating, "submitted", "It is opened.", []string{"Submit"}},
+	{"", PhaseValidating, "submitted", "It is opened.", []string{"Submit", "openFailed"}},
 	{PhaseValidating, PhaseInProgress, "checked", "All splits are scanned, and the check finds nothing that forbids the job.", []string{"Ingest.check"}},
-	{PhaseValidating, PhaseFinalizing, "stopped", "It is cancelled, or its time is over, or it fails: the check forbids it, its input was changed, a step keeps dying.",
-		slices.Concat(stopping, []string{"Ingest.check", "Ingest.scan", "visitor.giveUp"})},
+	{PhaseValidating, PhaseFinalizing, "stopped", "It is cancelled, or its time is over, or it fails: the check forbids it, its input was changed, a step keeps dying. Or it is the job of an upload " +
+		"that nothing can be made of, which has failed when it is opened.", slices.Concat(stopping, []string{"Ingest.check", "Ingest.scan", "visitor.giveUp", "openFailed"})},
 	{PhaseInProgress, PhaseFinalizing, "settled, or stopped", "Every split is settled and compacted. Or it is cancelled, or its time is over, or it fails: its input was changed, " +
 		"a step keeps dying, or the check forbids it (one that expired before its check and was reopened).", slices.Concat([]string{"Aggregate.finalize"}, stopping, failing)},
 	{PhaseFinalizing, PhaseInProgress, "redriven", "The message of a dead chunk comes back from the dead letters.", []string{"Worker.redrive"}},
 	{PhaseFinalizing, PhaseCompleted, "published", "Its files are there, and nothing has stopped it.", []string{"Aggregate.finalize"}},
 	{PhaseFinalizing, PhaseCancelled, "published", "Its files are there, or it was never checked; its stop says cancelled.", []string{"Aggregate.finalize"}},
 	{PhaseFinalizing, PhaseExpired, "published", "Its files are there, or it was never checked; its stop says expired.", []string{"Aggregate.finalize"}},
-	{PhaseFinalizing, PhaseFailed, "failed", "Its stop says failed: within the save that writes the stop, without files.", failing},
+	{PhaseFinalizing, PhaseFailed, "failed", "Its stop says failed: within the save that writes the stop, without files.", append([]string{"openFailed"}, failing...)},
 	{PhaseCompleted, PhaseInProgress, "redriven, or reopened", "The message of a dead chunk comes back from the dead letters. Or what was given up is asked for again.", []string{"Worker.redrive", "Reopen"}},
 	{PhaseExpired, PhaseInProgress, "reopened", "What was given up, or had no time left, is asked for again.", []string{"Reopen"}},
 }
@@ -76,7 +76,7 @@ func TestEveryLegalMoveHasItsCause(t *testing.T) {
 // TestMovesAreMadeByTheirCauses looks into the code: who moves a job, or has it moved by one who only carries that out, is a
 // cause, and nobody else is. Only moveTo, which knows the table, sets a phase.
 func TestMovesAreMadeByTheirCauses(t *testing.T) {
-	carryOut := map[string]string{"writeStop": "writeStop", "Job.reopen": "reopen"}
+	carryOut := map[string]string{"writeStop": "writeStop", "Job.reopen": "reopen", "Job.opened": "opened"}
 	functions := functionsOf(t)
 	movers, told := map[string]bool{}, map[string]bool{}
 	called := []string{"moveTo"}

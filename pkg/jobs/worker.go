@@ -103,8 +103,12 @@ func (w *Worker) Handle(ctx context.Context, messages []Message) []Failure {
 	var running sync.WaitGroup
 	for i, d := range messages {
 		body, err := DecodeMessage(d.Body)
+		if err == nil && body.Ping != nil {
+			errs[i] = w.passPing(ctx, d, body.Ping, QueueWork, QueueAggregate)
+			continue
+		}
 		if err == nil && body.Chunk == nil {
-			err = Errorf(CodeInvalid, "decode message: a worker takes chunks only")
+			err = Errorf(CodeInvalid, "decode message: a worker takes chunks and pings only")
 		}
 		if err != nil {
 			errs[i] = buryUnreadable(ctx, w.Ports, d, err)

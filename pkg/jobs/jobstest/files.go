@@ -33,6 +33,10 @@ func TestFiles(t *testing.T, open func(t *testing.T) jobs.Files) {
 		{"ConcatIsOneAfterTheOther", concatIsOneAfterTheOther},
 		{"ConcatRefusesTakenNamesAndMissingParts", concatRefuses},
 		{"ConcatOutlivesItsParts", concatOutlivesItsParts},
+		{"CopiesAreOfOneVersion", copiesAreOfOneVersion},
+		{"CopiesAreWholeOrNotAtAll", copiesAreWholeOrNotAtAll},
+		{"CopiesOutliveTheirSource", copiesOutliveTheirSource},
+		{"OneOfManyRacingCopiesWins", oneOfManyRacingCopiesWins},
 		{"ListIsByNameAndPrefix", listIsByNameAndPrefix},
 		{"ListFindsWhatWasCommitted", listFindsWhatWasCommitted},
 		{"ObjectsCanBeDeletedWhileListing", objectsCanBeDeletedWhileListing},
@@ -323,6 +327,9 @@ func namesOutsideAreRefused(t *testing.T, f jobs.Files) {
 		if _, err := f.Concat(t.Context(), name, nil); jobs.CodeOf(err) != jobs.CodeInvalid {
 			t.Errorf("concat %q: %v, want code invalid", name, err)
 		}
+		if _, err := f.Copy(t.Context(), jobs.FileRef{Name: "x"}, name); jobs.CodeOf(err) != jobs.CodeInvalid {
+			t.Errorf("copy to %q: %v, want code invalid", name, err)
+		}
 		if err := f.Delete(t.Context(), name); jobs.CodeOf(err) != jobs.CodeInvalid {
 			t.Errorf("delete %q: %v, want code invalid", name, err)
 		}
@@ -343,10 +350,13 @@ func anEndedContextEndsWork(t *testing.T, f jobs.Files) {
 	if _, err := f.Read(ctx, jobs.FileRef{Name: "a"}, 0, -1); !errors.Is(err, context.Canceled) {
 		t.Errorf("read: %v, want context.Canceled", err)
 	}
+	if _, err := f.Copy(ctx, jobs.FileRef{Name: "a"}, "b"); !errors.Is(err, context.Canceled) {
+		t.Errorf("copy: %v, want context.Canceled", err)
+	}
 	if err := lastError(f.List(ctx, "")); !errors.Is(err, context.Canceled) {
 		t.Errorf("list: %v, want context.Canceled", err)
 	}
 	if exists(t, f, "b") {
-		t.Error("a commit with an ended context made the object visible")
+		t.Error("a commit or a copy with an ended context made the object visible")
 	}
 }

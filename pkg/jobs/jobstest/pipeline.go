@@ -2,10 +2,12 @@ package jobstest
 
 import (
 	"bytes"
+	"compress/gzip"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
+	"path"
 	"slices"
 	"strings"
 	"sync"
@@ -36,6 +38,8 @@ func RunPipeline(t *testing.T, open func(t *testing.T) Rig) {
 	t.Run("FailingForAllBuriesNobody", func(t *testing.T) { testFailingForAll(t, open) })
 	t.Run("ABrokenCredentialPausesTheJob", func(t *testing.T) { testCredential(t, open) })
 	t.Run("ACancelledJobKeepsItsAnswers", func(t *testing.T) { testCancel(t, open) })
+	t.Run("AnUploadIsAJob", func(t *testing.T) { testUpload(t, open) })
+	t.Run("APingGoesThroughEveryQueue", func(t *testing.T) { testPing(t, open) })
 	t.Run("AnExpiredJobSaysWhyItsItemsFailed", func(t *testing.T) { testExpire(t, open) })
 }
 
@@ -141,10 +145,13 @@ func must(t *testing.T, err error) {
 	}
 }
 
+// fuse ends a test whose job hangs. A machine that is busy with -race and three servers takes a minute for the largest.
+const fuse = 5 * time.Minute
+
 // wait returns the job once it is as wanted.
 func (p *pipeline) wait(what string, wanted func(j jobs.Job) bool) jobs.Job {
 	p.t.Helper()
-	timeout := time.NewTimer(time.Minute)
+	timeout := time.NewTimer(fuse)
 	defer timeout.Stop()
 	var last jobs.Job
 	for {
@@ -155,7 +162,7 @@ func (p *pipeline) wait(what string, wanted func(j jobs.Job) bool) jobs.Job {
 			}
 		case <-timeout.C:
 			body, _ := json.MarshalIndent(last, "", " ")
-			p.t.Fatalf("the job is still not %s after a minute; it was last saved as %s", what, body)
+			p.t.Fatalf("the job is still not %s after %s; it was last saved as %s", what, fuse, body)
 		}
 	}
 }
@@ -448,5 +455,50 @@ func testExpire(t *testing.T, open func(t *testing.T) Rig) {
 	failed := p.check(p.waitEnded(jobs.PhaseExpired), idsFrom(upTo(5)...), idsFrom(5))
 	if len(failed) == 1 && (failed[0].Error == nil || failed[0].Error.Code != jobs.ItemExpired || !strings.Contains(failed[0].Error.Message, "answered …")) {
 		t.Errorf("an expired item says %+v", failed[0].Error)
+	}
+}
+
+func testUpload(t *testing.T, open func(t *testing.T) Rig) {
+	for _, name := range []string{"inbox/tenant/a.jsonl", "inbox/tenant/2026/a b.jsonl.gz"} {
+		t.Run(path.Ext(name), func(t *testing.T) {
+			p := startPipeline(t, open(t), healthy, jobs.WorkerOptions{})
+			content := requestLines(120) + "oops\n"
+			if path.Ext(name) == ".gz" {
+				var b bytes.Buffer
+				w := gzip.NewWriter(&b)
+				_, err := io.WriteString(w, content)
+				must(t, err)
+				must(t, w.Close())
+				content = b.String()
+			}
+			info := put(t, p.rig.Ports.Files, name, content)
+			m := jobs.UploadMessage{Upload: info.FileRef, Bucket: "b", Sequencer: "1", Bytes: info.Bytes}
+			_, err := p.rig.Ports.Queue.Send(t.Context(), jobs.QueueIngest, jobs.UploadBody(m), jobs.UploadBody(m))
+			must(t, err)
+			j := p.waitEnded(jobs.PhaseCompleted)
+			p.check(j, idsFrom(upTo(120)...), []string{""})
+			if j.Tenant != "tenant" || j.Metadata[jobs.MetadataInboxKey] != name {
+				t.Errorf("the job is of tenant %s, with metadata %v", j.Tenant, j.Metadata)
+			}
+		})
+	}
+}
+
+func testPing(t *testing.T, open func(t *testing.T) Rig) {
+	rig, told := open(t), make(chan jobs.QueueName, 100)
+	rig.Ports.Watch.Pinged = func(q jobs.QueueName, _ time.Duration) { told <- q }
+	startPipeline(t, rig, healthy, jobs.WorkerOptions{})
+	_, err := rig.Ports.Queue.Send(t.Context(), jobs.QueueIngest, jobs.PingBody(time.Now()))
+	must(t, err)
+	timeout := time.NewTimer(fuse)
+	defer timeout.Stop()
+	waiting := []jobs.QueueName{jobs.QueueIngest, jobs.QueueWork, jobs.QueueAggregate}
+	for len(waiting) > 0 { // the next queue may be told of first
+		select {
+		case q := <-told:
+			waiting = slices.DeleteFunc(waiting, func(w jobs.QueueName) bool { return w == q })
+		case <-timeout.C:
+			t.Fatalf("the ping has not come through %v after %s", waiting, fuse)
+		}
 	}
 }

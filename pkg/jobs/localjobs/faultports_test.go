@@ -289,6 +289,11 @@ func (s faultFiles) Concat(ctx context.Context, name string, parts []jobs.FileRe
 	return info, err
 }
 
+func (s faultFiles) Copy(ctx context.Context, from jobs.FileRef, to string) (info jobs.FileInfo, err error) {
+	err = s.f.call("Copy", to, func() (err error) { info, err = s.Files.Copy(ctx, from, to); return err })
+	return info, err
+}
+
 func (s faultFiles) List(ctx context.Context, prefix string) iter.Seq2[jobs.FileInfo, error] {
 	return faultSeq(s.f, "List", prefix, s.Files.List(ctx, prefix))
 }

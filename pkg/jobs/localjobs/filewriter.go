@@ -226,6 +226,52 @@ func (w *fileWriter) append(ctx context.Context, part jobs.FileRef) error {
 	return nil
 }
 
+// Copy makes an object of another. Its bytes are always copied: a second name would show what somebody writes to the
+// first one later. What is written to it meanwhile is told by its size and time, as every version here is.
+func (f *Files) Copy(ctx context.Context, from jobs.FileRef, to string) (jobs.FileInfo, error) {
+	info, err := f.copy(ctx, from, to)
+	if err != nil {
+		return jobs.FileInfo{}, fmt.Errorf("copy %s to %s: %w", from.Name, to, err)
+	}
+	return info, nil
+}
+
+func (f *Files) copy(ctx context.Context, ref jobs.FileRef, to string) (jobs.FileInfo, error) {
+	if _, err := f.place(ctx, to); err != nil {
+		return jobs.FileInfo{}, err
+	}
+	from, seen, err := f.open(ctx, ref)
+	if err != nil {
+		return jobs.FileInfo{}, err
+	}
+	defer from.Close()
+	w, err := f.create(ctx, to)
+	if err != nil {
+		return jobs.FileInfo{}, err
+	}
+	n, err := io.Copy(w.temp, from)
+	if err == nil {
+		err = unchanged(from, seen, n)
+	}
+	var info jobs.FileInfo
+	if err == nil {
+		info, err = w.commit(ctx)
+	}
+	if err != nil {
+		return jobs.FileInfo{}, errors.Join(err, w.Abort())
+	}
+	return info, nil
+}
+
+// unchanged tells whether a file is as it was seen, after n bytes of it were read.
+func unchanged(file *os.File, seen jobs.FileInfo, n int64) error {
+	fi, err := file.Stat()
+	if err == nil && (n != seen.Bytes || version(fi) != seen.Version) {
+		err = jobs.ErrChanged
+	}
+	return err
+}
+
 // errNoAlias says that an object has to be copied.
 var errNoAlias = errors.New("no second name is possible")
 

@@ -25,7 +25,7 @@ type stepwise struct {
 	local *Local
 	jobs.Ports
 
-	before func(verb, name string) error // verbs: send, read, create, concat, read job, save job, save chunk
+	before func(verb, name string) error // verbs: send, read, create, concat, copy, read job, save job, save chunk
 	errs   []error                       // what handlers returned other than deferrals
 	called []int                         // by item: calls of the upstream so far
 	mu     sync.Mutex
@@ -438,6 +438,13 @@ func (f askedFiles) Concat(ctx context.Context, name string, parts []jobs.FileRe
 		return jobs.FileInfo{}, err
 	}
 	return f.Files.Concat(ctx, name, parts)
+}
+
+func (f askedFiles) Copy(ctx context.Context, from jobs.FileRef, to string) (jobs.FileInfo, error) {
+	if err := f.s.ask("copy", to); err != nil {
+		return jobs.FileInfo{}, err
+	}
+	return f.Files.Copy(ctx, from, to)
 }
 
 type askedLedger struct {

@@ -118,6 +118,21 @@ func (f *files) Concat(ctx context.Context, name string, parts []jobs.FileRef) (
 	return info, err
 }
 
+func (f *files) Copy(ctx context.Context, from jobs.FileRef, to string) (info jobs.FileInfo, err error) {
+	err = f.w.step(ctx, "copy "+from.Name, func() error {
+		body, ok := f.objects[from.Name]
+		if !ok {
+			return fmt.Errorf("%s: %w", from.Name, jobs.ErrNotFound)
+		}
+		if from.Version != "" && from != f.input() {
+			return fmt.Errorf("%s is no longer %s: %w", from.Name, from.Version, jobs.ErrChanged)
+		}
+		info, err = f.put(to, body)
+		return err
+	})
+	return info, err
+}
+
 func (f *files) List(ctx context.Context, prefix string) iter.Seq2[jobs.FileInfo, error] {
 	return func(yield func(jobs.FileInfo, error) bool) {
 		var found []jobs.FileInfo
