@@ -7,6 +7,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/go-json-experiment/json/jsontext"
 )
@@ -112,8 +113,11 @@ func appendQuoted(dst []byte, s string) []byte {
 	return dst
 }
 
-// volatile are the parts of an error message that differ between items of one kind.
-var volatile = regexp.MustCompile(`\b[0-9]+(?:[.:][0-9]+)+\b|"[^"]{0,200}"|\B'[^']{0,200}'\B|\b[0-9a-fA-F]{8,}[0-9a-fA-F-]*\b|\b(?:req|chatcmpl|batch)[-_][0-9A-Za-z_-]+\b|[0-9]+`)
+// volatile are the parts of an error message that differ between items of one kind. A function that starts has no time for
+// it: it is compiled for the first error.
+var volatile = sync.OnceValue(func() *regexp.Regexp {
+	return regexp.MustCompile(`\b[0-9]+(?:[.:][0-9]+)+\b|"[^"]{0,200}"|\B'[^']{0,200}'\B|\b[0-9a-fA-F]{8,}[0-9a-fA-F-]*\b|\b(?:req|chatcmpl|batch)[-_][0-9A-Za-z_-]+\b|[0-9]+`)
+})
 
 // normalise makes alike what is alike: numbers, ids and quoted text are cut out of an error message, and its end.
 func normalise(message string) string {
@@ -121,7 +125,7 @@ func normalise(message string) string {
 	if len(message) > 500 {
 		message = message[:500]
 	}
-	message = volatile.ReplaceAllString(strings.ToValidUTF8(message, ""), "…")
+	message = volatile().ReplaceAllString(strings.ToValidUTF8(message, ""), "…")
 	message = strings.Join(strings.Fields(message), " ")
 	if r := []rune(message); len(r) > most {
 		return string(r[:most]) + "…"
