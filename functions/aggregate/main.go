@@ -1,0 +1,25 @@
+// The aggregate function folds, compacts and finalizes jobs, and sweeps once a minute.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/fanout-inference/fanout/internal/cloud"
+	"github.com/fanout-inference/fanout/internal/config"
+	"github.com/fanout-inference/fanout/internal/function"
+	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
+)
+
+func main() { function.Main(start) }
+
+func start(ctx context.Context, c config.Aggregate) (*function.Function, error) {
+	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{AggregateDead: c.DeadLetters}, 0)
+	if err != nil {
+		return nil, err
+	}
+	f := function.New(jobs.QueueAggregate, c.Cloud, ports, os.Stdout)
+	f.Handler = jobs.NewAggregate(f.Ports, jobs.AggregateOptions{})
+	return f, nil
+}

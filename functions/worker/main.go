@@ -1,0 +1,30 @@
+// The worker function takes chunks from the work queue and calls the upstream for their items.
+package main
+
+import (
+	"context"
+	"os"
+
+	"github.com/fanout-inference/fanout/internal/cloud"
+	"github.com/fanout-inference/fanout/internal/config"
+	"github.com/fanout-inference/fanout/internal/function"
+	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
+)
+
+func main() { function.Main(start) }
+
+func start(ctx context.Context, c config.Worker) (*function.Function, error) {
+	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{WorkDead: c.DeadLetters}, c.Concurrency)
+	if err != nil {
+		return nil, err
+	}
+	route, err := cloud.Route(c)
+	if err != nil {
+		return nil, err
+	}
+	f := function.New(jobs.QueueWork, c.Cloud, ports, os.Stdout)
+	f.Needs = jobs.LeastTime(c.CallTimeout)
+	f.Handler = jobs.NewWorker(f.Ports, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout})
+	return f, nil
+}

@@ -1,0 +1,87 @@
+// Package cloud makes the ports of AWS as a configuration says.
+package cloud
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"time"
+
+	"github.com/aws/aws-sdk-go-v2/aws"
+	"github.com/aws/aws-sdk-go-v2/aws/retry"
+	awshttp "github.com/aws/aws-sdk-go-v2/aws/transport/http"
+	awsconfig "github.com/aws/aws-sdk-go-v2/config"
+	"github.com/aws/aws-sdk-go-v2/service/dynamodb"
+	"github.com/aws/aws-sdk-go-v2/service/s3"
+	"github.com/aws/aws-sdk-go-v2/service/sqs"
+
+	"github.com/fanout-inference/fanout/internal/config"
+	"github.com/fanout-inference/fanout/internal/release"
+	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
+	"github.com/fanout-inference/fanout/pkg/upstream"
+)
+
+// Ports are those of AWS, as what they are.
+type Ports struct {
+	Store *awsjobs.Store
+	Queue *awsjobs.Queue
+	Files *awsjobs.Files
+}
+
+// Jobs are the ports as the handlers take them.
+func (p *Ports) Jobs() jobs.Ports {
+	return jobs.Ports{Ledger: p.Store, Registry: p.Store, Queue: p.Queue, Files: p.Files}.WithDefaults()
+}
+
+const (
+	attempts    = 5                // of a request that is throttled or fails, with a back-off by the SDK
+	leastIdle   = 64               // connections that are kept to a host
+	answerAfter = 60 * time.Second // an answer that has not begun by then never will; a poll of SQS takes 20 s
+	copyAfter   = 5 * time.Minute  // S3 copies 5 GiB before it answers
+)
+
+// Open makes clients of AWS, where the SDK finds its region, credentials and endpoints, and the ports on them. dead is
+// where the dead letters of the queues are, of those that the process handles. concurrency is how many requests it may have
+// under way: as many connections are kept, since a handshake costs more than most requests.
+func Open(ctx context.Context, c config.Cloud, dead awsjobs.QueueURLs, concurrency int) (*Ports, error) {
+	client := func(answerAfter time.Duration) *awshttp.BuildableClient {
+		return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+			t.MaxIdleConnsPerHost = max(leastIdle, concurrency)
+			t.MaxIdleConns = 0 // the limit to a host is limit enough
+			t.ResponseHeaderTimeout = answerAfter
+		})
+	}
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(client(answerAfter)), awsconfig.WithRetryer(func() aws.Retryer {
+		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts = attempts })
+	}))
+	if err != nil {
+		return nil, fmt.Errorf("configure the clients of AWS: %w", err)
+	}
+	if cfg.Region == "" {
+		return nil, jobs.Errorf(jobs.CodeInvalid, "configure the clients of AWS: no region is set").WithHint("AWS_REGION=eu-central-1")
+	}
+	dead.Ingest, dead.Work, dead.Aggregate = c.IngestQueue, c.WorkQueue, c.AggregateQueue
+	queue := awsjobs.NewQueue(sqs.NewFromConfig(cfg), dead)
+	if !c.FairQueues {
+		queue.Group = nil
+	}
+	bucket := s3.NewFromConfig(cfg, func(o *s3.Options) { o.HTTPClient = client(copyAfter) })
+	return &Ports{
+		Store: awsjobs.NewStore(dynamodb.NewFromConfig(cfg), c.Table),
+		Queue: queue,
+		Files: awsjobs.NewFiles(bucket, c.Bucket),
+	}, nil
+}
+
+// Route is where models are served: one upstream has them all.
+func Route(c config.Worker) (func(model string) (string, jobs.Upstream), error) {
+	u, err := upstream.Open(c.Upstream, upstream.OpenAIOptions{
+		Key: c.UpstreamKey, Timeout: c.CallTimeout, Conns: c.Concurrency, Version: release.Version(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	name := upstream.Name(c.Upstream)
+	return func(string) (string, jobs.Upstream) { return name, u }, nil
+}

@@ -1,0 +1,187 @@
+// Package config reads what a deployment is told by its environment.
+//
+// It is read once, in main, as a struct. Whatever is missing or wrong is told together, so that nobody mends a deployment
+// one variable at a time. A variable that is set must parse; an empty one counts as not set.
+package config
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/url"
+	"reflect"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/caarlos0/env/v11"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/upstream"
+)
+
+// Cloud is where the ports are. Each function needs the queues that it sends to; the dead letters are those of the queue
+// that it is pumped from.
+type Cloud struct {
+	Table          string `env:"FANOUT_TABLE,required"`
+	Bucket         string `env:"FANOUT_BUCKET,required"`
+	IngestQueue    string `env:"FANOUT_INGEST_QUEUE,required"`    // URLs
+	WorkQueue      string `env:"FANOUT_WORK_QUEUE,required"`      //
+	AggregateQueue string `env:"FANOUT_AGGREGATE_QUEUE,required"` //
+	// FairQueues sends messages in groups, one a tenant, so that a tenant's backlog does not hold up the others'.
+	FairQueues bool       `env:"FANOUT_FAIR_QUEUES" envDefault:"true"`
+	LogLevel   slog.Level `env:"FANOUT_LOG_LEVEL" envDefault:"INFO"` // DEBUG, INFO, WARN or ERROR
+}
+
+// Ingest is what the ingest function is told.
+type Ingest struct {
+	Cloud
+	DeadLetters  string        `env:"FANOUT_INGEST_DEAD_LETTERS,required"`   // URL
+	UploadWindow time.Duration `env:"FANOUT_UPLOAD_WINDOW" envDefault:"24h"` // from an upload to its job's deadline
+}
+
+// Worker is what the worker function, and `fanout worker`, are told.
+type Worker struct {
+	Cloud
+	DeadLetters string          `env:"FANOUT_WORK_DEAD_LETTERS,required"` // URL
+	Upstream    string          `env:"FANOUT_UPSTREAM,required"`          // builtin, or the URL of an OpenAI-compatible server
+	UpstreamKey upstream.Secret `env:"FANOUT_UPSTREAM_KEY"`
+	Concurrency int             `env:"FANOUT_CONCURRENCY" envDefault:"100"` // calls in flight of one process for each upstream+model
+	CallTimeout time.Duration   `env:"FANOUT_CALL_TIMEOUT" envDefault:"120s"`
+}
+
+// Aggregate is what the aggregate function is told.
+type Aggregate struct {
+	Cloud
+	DeadLetters string `env:"FANOUT_AGGREGATE_DEAD_LETTERS,required"` // URL
+}
+
+// Limits of what can be asked for.
+const (
+	MaxConcurrency  = 1000
+	MinUploadWindow = time.Minute
+	MaxUploadWindow = 14 * 24 * time.Hour // records and objects are kept for a time that rests on this
+)
+
+// Checked is a pointer to a configuration of this package.
+type Checked[T any] interface {
+	*T
+	check() []error
+}
+
+// Load reads a configuration from an environment such as os.Environ(). Its error names every variable that is missing or
+// wrong, and never a value of a secret.
+func Load[T any, P Checked[T]](environ []string) (T, error) {
+	var c T
+	set := env.ToMap(environ)
+	maps.DeleteFunc(set, func(_, value string) bool { return strings.TrimSpace(value) == "" })
+	var wrong []error
+	if err := env.ParseWithOptions(&c, env.Options{Environment: set}); err != nil {
+		wrong = reasons(err, reflect.TypeOf(c))
+	}
+	missing := map[string]bool{}
+	for _, err := range wrong {
+		if v, ok := errors.AsType[*variableError](err); ok {
+			missing[v.name] = true
+		}
+	}
+	for _, err := range P(&c).check() {
+		if v, ok := errors.AsType[*variableError](err); !ok || !missing[v.name] {
+			wrong = append(wrong, err)
+		}
+	}
+	if len(wrong) == 0 {
+		return c, nil
+	}
+	all := make([]string, len(wrong))
+	for i, err := range wrong {
+		all[i] = err.Error()
+	}
+	slices.Sort(all)
+	return c, jobs.Errorf(jobs.CodeInvalid, "read the environment: %s", strings.Join(all, "; "))
+}
+
+// variableError is what is wrong with one variable.
+type variableError struct{ name, why string }
+
+func (e *variableError) Error() string { return e.name + " " + e.why }
+
+func wrong(name, format string, args ...any) error {
+	return &variableError{name, fmt.Sprintf(format, args...)}
+}
+
+// reasons are what the library found, in words of ours: its own name fields of Go, and may repeat values.
+func reasons(err error, of reflect.Type) (all []error) {
+	var found env.AggregateError
+	if !errors.As(err, &found) {
+		return []error{err}
+	}
+	for _, err := range found.Errors {
+		switch e := err.(type) { //nolint:errorlint // they are these, unwrapped
+		case env.VarIsNotSetError:
+			all = append(all, wrong(e.Key, "is not set"))
+		case env.ParseError:
+			all = append(all, wrong(variableOf(of, e.Name), "must be %s", kinds[e.Type.String()]))
+		default:
+			all = append(all, err)
+		}
+	}
+	return all
+}
+
+// variableOf is the variable of a field.
+func variableOf(of reflect.Type, field string) string {
+	f, _ := of.FieldByName(field)
+	name, _, _ := strings.Cut(f.Tag.Get("env"), ",")
+	return cmp.Or(name, field)
+}
+
+// kinds say what a variable must be for a Go type.
+var kinds = map[string]string{
+	"bool": "true or false", "int": "a whole number", "time.Duration": "a duration such as 90s or 24h",
+	"slog.Level": "DEBUG, INFO, WARN or ERROR",
+}
+
+func (c *Cloud) check() []error {
+	return checkURLs(map[string]string{
+		"FANOUT_INGEST_QUEUE": c.IngestQueue, "FANOUT_WORK_QUEUE": c.WorkQueue, "FANOUT_AGGREGATE_QUEUE": c.AggregateQueue,
+	})
+}
+
+func (c *Ingest) check() []error {
+	all := append(c.Cloud.check(), checkURLs(map[string]string{"FANOUT_INGEST_DEAD_LETTERS": c.DeadLetters})...)
+	if c.UploadWindow < MinUploadWindow || c.UploadWindow > MaxUploadWindow {
+		all = append(all, wrong("FANOUT_UPLOAD_WINDOW", "is %s, but must be from %s to %s", c.UploadWindow, MinUploadWindow, MaxUploadWindow))
+	}
+	return all
+}
+
+func (c *Worker) check() []error {
+	all := append(c.Cloud.check(), checkURLs(map[string]string{"FANOUT_WORK_DEAD_LETTERS": c.DeadLetters})...)
+	if c.Upstream != upstream.BuiltinName {
+		all = append(all, checkURLs(map[string]string{"FANOUT_UPSTREAM": c.Upstream})...)
+	}
+	if c.Concurrency < 1 || c.Concurrency > MaxConcurrency {
+		all = append(all, wrong("FANOUT_CONCURRENCY", "is %d, but must be from 1 to %d", c.Concurrency, MaxConcurrency))
+	}
+	if c.CallTimeout <= 0 {
+		all = append(all, wrong("FANOUT_CALL_TIMEOUT", "is %s, but must be above 0", c.CallTimeout))
+	}
+	return all
+}
+
+func (c *Aggregate) check() []error {
+	return append(c.Cloud.check(), checkURLs(map[string]string{"FANOUT_AGGREGATE_DEAD_LETTERS": c.DeadLetters})...)
+}
+
+func checkURLs(urls map[string]string) (all []error) {
+	for name, value := range urls {
+		u, err := url.Parse(value)
+		if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" {
+			all = append(all, wrong(name, "must be a URL that begins with https:// or http://"))
+		}
+	}
+	return all
+}

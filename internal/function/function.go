@@ -1,0 +1,87 @@
+// Package function runs a Lambda function that is pumped from a queue.
+package function
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/aws/aws-lambda-go/events"
+	"github.com/aws/aws-lambda-go/lambda"
+
+	"github.com/fanout-inference/fanout/internal/cloud"
+	"github.com/fanout-inference/fanout/internal/config"
+	"github.com/fanout-inference/fanout/internal/metrics"
+	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
+)
+
+// Function is what a main makes: a handler on the ports of AWS.
+type Function struct {
+	Ports   jobs.Ports // with a log and metrics, for the handler
+	Handler jobs.Handler
+	// Needs is what an invocation needs of time to get anything done; one with less is an error that says so, since it
+	// would only put off its messages for ever.
+	Needs time.Duration
+
+	queue    jobs.QueueName
+	cloud    *cloud.Ports
+	recorder *metrics.Recorder
+}
+
+// New begins a function that handles the messages of a queue. Its log and its metrics are lines of JSON on out.
+func New(queue jobs.QueueName, c config.Cloud, p *cloud.Ports, out io.Writer) *Function {
+	f := &Function{Ports: p.Jobs(), queue: queue, cloud: p, recorder: metrics.New(name(queue), out)}
+	f.Ports.Log, f.Ports.Watch = NewLog(out, c.LogLevel), f.recorder.Watch()
+	return f
+}
+
+// margin is kept of an invocation for writing down what became of its messages.
+const margin = 2 * time.Second
+
+// name is what a function that handles a queue is called.
+func name(queue jobs.QueueName) string {
+	if queue == jobs.QueueWork {
+		return "worker"
+	}
+	return string(queue)
+}
+
+// Main runs a function that is made of its configuration, until Lambda ends the process.
+func Main[C any, P config.Checked[C]](start func(ctx context.Context, c C) (*Function, error)) {
+	c, err := config.Load[C, P](os.Environ())
+	var f *Function
+	if err == nil {
+		f, err = start(context.Background(), c)
+	}
+	if err != nil {
+		NewLog(os.Stdout, slog.LevelInfo).Error("start the function", "error", err)
+		os.Exit(1)
+	}
+	lambda.Start(f.Invocations())
+}
+
+// Invocations is the handler of Lambda's events. Safe for concurrent use.
+func (f *Function) Invocations() func(context.Context, events.SQSEvent) (events.SQSEventResponse, error) {
+	pump := &awsjobs.Pump{
+		Queue: f.cloud.Queue, Name: f.queue, Handler: f.Handler, Margin: margin,
+		Each:      f.queue == jobs.QueueWork,
+		OnFailure: func(ctx context.Context, m jobs.Message, err error) { f.recorder.Failed(ctx, f.Ports.Log, m, err) },
+	}
+	needs := f.Needs + margin
+	return func(ctx context.Context, e events.SQSEvent) (events.SQSEventResponse, error) {
+		defer f.recorder.Flush()
+		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < needs {
+			return events.SQSEventResponse{}, fmt.Errorf("an invocation has %s, and needs %s: give the function a longer timeout, or shorten FANOUT_CALL_TIMEOUT",
+				time.Until(deadline).Round(time.Second), needs)
+		}
+		r, err := pump.Handle(ctx, e)
+		if err == nil {
+			f.recorder.Count(metrics.MessagesDone, len(e.Records)-len(r.BatchItemFailures))
+		}
+		return r, err
+	}
+}
