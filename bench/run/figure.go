@@ -46,6 +46,11 @@ func (f *figure) format(x float64) string {
 	return strconv.FormatFloat(x, 'f', decimals, 64) + f.Unit
 }
 
+// spread is the median and what it lies between.
+func (f *figure) spread() string {
+	return fmt.Sprintf("%s (%s – %s)", f.format(f.median()), f.format(slices.Min(f.Samples)), f.format(slices.Max(f.Samples)))
+}
+
 func anyOver(figures []figure) bool {
 	return slices.ContainsFunc(figures, func(f figure) bool { return f.over() })
 }

@@ -11,9 +11,14 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/fanout-inference/fanout/bench"
 )
+
+// parts are what can be measured by itself, in the order of the table.
+var parts = []string{"pairs", "memory", "scan", "start"}
 
 // plan is how much is measured.
 type plan struct {
@@ -22,7 +27,10 @@ type plan struct {
 	Concurrency int
 	Memory      []int // items of the runs that are measured for memory
 	ScanRounds  int
+	Parts       []string
 }
+
+func (p plan) has(part string) bool { return slices.Contains(p.Parts, part) }
 
 var (
 	full  = plan{Items: 20_000, Pairs: 7, Concurrency: 64, Memory: []int{100_000, 1_000_000}, ScanRounds: 3}
@@ -34,6 +42,7 @@ func main() {
 	check := flag.Bool("check", false, "exit with 1 if a figure is over its budget")
 	less := flag.Bool("quick", false, "measure less: fewer pairs, smaller inputs")
 	dir := flag.String("dir", ".cache/bench", "`DIR` for inputs and outputs, on the kind of disk that is to be measured")
+	only := flag.String("only", strings.Join(parts, ","), "`LIST` of what to measure")
 	flag.Parse()
 	if flag.NArg() > 0 {
 		log.Fatalf("there are no arguments, only flags: %q", flag.Args())
@@ -41,6 +50,12 @@ func main() {
 	p := full
 	if *less {
 		p = quick
+	}
+	p.Parts = strings.Split(*only, ",")
+	for _, part := range p.Parts {
+		if !slices.Contains(parts, part) {
+			log.Fatalf("--only %s: there are only %s", part, strings.Join(parts, ", "))
+		}
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
@@ -69,6 +84,29 @@ func run(ctx context.Context, p plan, dir string) (_ []figure, err error) {
 	if work, err = filepath.Abs(work); err != nil {
 		return nil, err
 	}
+	var figures []figure
+	for _, part := range []struct {
+		wanted  bool
+		measure func() ([]figure, error)
+	}{
+		{p.has("pairs") || p.has("memory"), func() ([]figure, error) { return fanoutRuns(ctx, p, work) }},
+		{p.has("scan"), func() ([]figure, error) { return scanRatios(ctx, p.ScanRounds) }},
+		{p.has("start"), func() ([]figure, error) { return coldStarts(ctx, work) }},
+	} {
+		if !part.wanted {
+			continue
+		}
+		more, err := part.measure()
+		if err != nil {
+			return nil, err
+		}
+		figures = append(figures, more...)
+	}
+	return figures, nil
+}
+
+// fanoutRuns measures `fanout run`, by pairs and for memory.
+func fanoutRuns(ctx context.Context, p plan, work string) (figures []figure, err error) {
 	for _, binary := range []string{"./cmd/fanout", "./bench/bareloop", "./bench/upstream"} {
 		if err := build(ctx, work, binary); err != nil {
 			return nil, err
@@ -81,9 +119,13 @@ func run(ctx context.Context, p plan, dir string) (_ []figure, err error) {
 	defer func() { err = errors.Join(err, u.stop()) }()
 	b := &runs{dir: work, upstream: u.url, concurrency: p.Concurrency}
 
-	figures, err := b.pairs(ctx, p.Items, p.Pairs)
-	if err != nil {
-		return nil, err
+	if p.has("pairs") {
+		if figures, err = b.pairs(ctx, p.Items, p.Pairs); err != nil {
+			return nil, err
+		}
+	}
+	if !p.has("memory") {
+		return figures, nil
 	}
 	for _, items := range p.Memory {
 		f, err := b.memory(ctx, items)
@@ -92,8 +134,7 @@ func run(ctx context.Context, p plan, dir string) (_ []figure, err error) {
 		}
 		figures = append(figures, f)
 	}
-	scan, err := scanRatios(ctx, p.ScanRounds)
-	return append(figures, scan...), err
+	return figures, nil
 }
 
 // runs are runs of the two binaries, one at a time.
