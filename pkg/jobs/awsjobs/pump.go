@@ -51,8 +51,8 @@ const (
 //	a job to finalize     sends nothing              3       1        2
 //
 // An upload before that is one more of ingest, a sweep one more of aggregate, which may enter at any row. What a row records
-// is never taken back, so a chain goes down this table; but for one way back up, which grows with the job: where some splits
-// are not dispatched yet when others are compacted, aggregate hands the job to ingest, which sends those again.
+// is never taken back, so a chain goes down this table. Which chain an invocation continues whose batch has messages of
+// several is not documented: docs/aws.md says what follows for ingest and aggregate.
 type Pump struct {
 	Queue   *Queue
 	Name    jobs.QueueName // of the queue whose events come
