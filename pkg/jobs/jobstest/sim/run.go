@@ -105,10 +105,13 @@ func (w *World) quiet() bool {
 	return w.job.Closed && !slices.ContainsFunc(w.fleet.queue.messages, func(m *message) bool { return m.Queue == jobs.QueueWork })
 }
 
-// patience is how long after its deadline a job may take to end. Where one call of a port in twenty fails, so does every
-// second try at a step of fifteen, and tries are up to 15 minutes apart.
+// rough tells whether so many calls of ports fail, one in twenty, that every second try at a step of fifteen does. Drivers
+// try their calls again; these ports do not.
+func (p *Plan) rough() bool { return p.Odds.FailBefore+p.Odds.FailAfter > 400 }
+
+// patience is how long after its deadline a job may take to end: tries at a step are up to 15 minutes apart.
 func (p *Plan) patience() time.Duration {
-	if p.Odds.FailBefore+p.Odds.FailAfter > 400 {
+	if p.rough() {
 		return 2 * endWithin
 	}
 	return endWithin
