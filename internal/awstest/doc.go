@@ -23,7 +23,8 @@
 //     MessageSystemAttributeNames: ask for both.
 //   - versitygw (S3) checks signatures and checksums, and has conditional writes (one winner of 20), multipart uploads with
 //     the minimum of 5 MiB, UploadPartCopy and presigned URLs that expire. It keeps objects in files: a name cannot be both
-//     an object and a directory of others. No events, no lifecycle.
+//     an object and a directory of others. As the checksum of a range that is copied it hands out that of the whole source,
+//     where source and upload have the same algorithm. No events, no lifecycle.
 //
 // None of them checks IAM policies, throttles, or delivers S3 events to a queue.
 package awstest

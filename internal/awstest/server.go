@@ -39,6 +39,9 @@ func newConfig(port int, key, secret string) aws.Config {
 		BaseEndpoint: aws.String("http://127.0.0.1:" + strconv.Itoa(port)),
 		Credentials:  credentials.NewStaticCredentialsProvider(key, secret, ""),
 		HTTPClient:   awshttp.NewBuildableClient(),
+		// As LoadDefaultConfig has it, so that tests send and check what the functions do.
+		RequestChecksumCalculation: aws.RequestChecksumCalculationWhenSupported,
+		ResponseChecksumValidation: aws.ResponseChecksumValidationWhenSupported,
 	}
 }
 
