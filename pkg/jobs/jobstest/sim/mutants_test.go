@@ -29,11 +29,15 @@ const caughtWithin = 1500
 
 var mutants = []mutant{{
 	"the message is acknowledged before its outcomes are recorded",
-	[]change{{"settle.go", `	if err := a.save(ctx, func(c *Chunk) { f = a.giveUp(c, first) }); err != nil {
-		return err
-	}`, `	if err := a.save(ctx, func(c *Chunk) { f = a.giveUp(c, first) }); err != nil {
+	[]change{
+		{"settle.go", `	f, err := a.letGo(ctx)
+`, `	f, err := a.letGo(ctx)
+	if err != nil {
 		return nil
-	}`}},
+	}
+`},
+		{"worker.go", `insistTries = 3`, `insistTries = 1`}, // else it takes three failures in a row to see it
+	},
 }, {
 	"bits are overwritten instead of turned on",
 	[]change{{"settle.go", `c.Resolved = c.Resolved.Or(mask)`, `c.Resolved = mask`}},
@@ -151,15 +155,12 @@ var mutants = []mutant{{
 	[]change{{"claim.go", `if (c.Crashes >= isolateFrom || len(c.Felled) > 0) && !alone {`, `if false {`}},
 }, {
 	"what is held at the deadline is lost",
-	[]change{{"settle.go", `	if err := a.writePart(ctx); err != nil {
-		return err
+	[]change{{"settle.go", `	failed := insist(func() error { return a.writePart(ctx) })
+`, `	var failed error
+	if a.stop != stopDrain {
+		failed = insist(func() error { return a.writePart(ctx) })
 	}
-	if a.stop == stopHeld {`, `	if a.stop != stopDrain {
-		if err := a.writePart(ctx); err != nil {
-			return err
-		}
-	}
-	if a.stop == stopHeld {`}},
+`}},
 }, {
 	"a part is written again under the name of one whose commit failed",
 	[]change{
