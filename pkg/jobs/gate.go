@@ -49,6 +49,7 @@ type gateRecord struct {
 	Width        int       `json:",omitempty"` // where the limit last stood
 	Answered     int       `json:",omitempty"` // items that were answered last …
 	Failures     int       `json:",omitempty"` // … and how often they had failed before, as suspects
+	SeenAt       time.Time `json:",omitzero"`  // when that was seen
 	FailingSince time.Time `json:",omitzero"`  // the first failure that nobody's answer has followed
 	Why          string    `json:",omitempty"`
 	Pause        *Pause    `json:",omitempty"`
@@ -319,15 +320,16 @@ func (gs *Gates) report(ctx context.Context, g *Gate, answered bool, why string)
 		rec, news := g.record.after(g.ID, gs.now(), answered, why)
 		width, rev := int(g.width), g.revision
 		answered, failures := g.seen()
-		stale := width != rec.Width && (rec.Width != 0 || width < int(g.ceiling)) || answered > 0 && failures != rec.Failures
+		seen := rec.outdatedBy(answered, failures, gs.now())
+		stale := width != rec.Width && (rec.Width != 0 || width < int(g.ceiling)) || seen
 		stale = stale && gs.now().Sub(g.savedAt) >= gateSaveAge
 		g.mu.Unlock()
 		if !news && !stale {
 			return nil
 		}
 		rec.V, rec.Width = SchemaVersion, width
-		if answered > 0 {
-			rec.Answered, rec.Failures = answered, failures
+		if seen {
+			rec.Answered, rec.Failures, rec.SeenAt = answered, failures, gs.now()
 		}
 		rev, err := saveGate(ctx, gs.registry, g.ID, rec, rev)
 		if err == nil {
@@ -344,6 +346,13 @@ func (gs *Gates) report(ctx context.Context, g *Gate, answered bool, why string)
 		}
 	}
 	return nil // others report often enough
+}
+
+// outdatedBy tells whether what a process has seen of answered items is worth more than what is recorded: it has seen as
+// many, or the record is old. Where nothing fails there is nothing to record.
+func (r gateRecord) outdatedBy(answered, failures int, now time.Time) bool {
+	return answered > 0 && failures+r.Failures > 0 && (answered != r.Answered || failures != r.Failures) &&
+		(answered >= r.Answered || now.Sub(r.SeenAt) >= 10*gateSaveAge)
 }
 
 // after is the record after an attempt: an answer ends an outage; failures without an answer begin to count as one, and

@@ -291,6 +291,16 @@ func TestAProcessThatKnowsNothingBelievesWhatAnotherHasSeen(t *testing.T) {
 	if want := 3.0 / 4; g.odds() != want {
 		t.Errorf("one that has an answer of its own takes the odds for %g, want %g", g.odds(), want)
 	}
+	young.tell(t, g, true, "")
+	if rec := young.saved(t); rec.Answered != 20 {
+		t.Errorf("one that has seen a single answer recorded %d of them, in the place of 20", rec.Answered)
+	}
+	old.now = old.now.Add(gateSaveAge)
+	answers(old.gate(t), 3, 0)
+	old.tell(t, old.gate(t), true, "")
+	if rec := old.saved(t); rec.Answered != 23 || rec.Failures != 10 {
+		t.Errorf("the record is %+v, though 23 were answered by now", rec)
+	}
 	old.now = old.now.Add(gateSaveAge)
 	answers(old.gate(t), 256, 0)
 	old.tell(t, old.gate(t), true, "")
