@@ -71,7 +71,7 @@ func (in *Ingest) upload(ctx context.Context, d Message, m *UploadMessage, s sha
 		ID: id, Tenant: tenant, Input: m.Upload, InputBytes: m.Bytes, Cut: DefaultCut(m.Bytes), OnInvalid: in.opt.Upload.OnInvalid,
 		Window: in.opt.Upload.Window, HashKey: hashKey(in.NewID()), Metadata: map[string]string{MetadataInboxKey: m.Upload.Name},
 	}
-	err = in.takeIn(ctx, &j, m, d.Receives, s)
+	err = in.takeIn(ctx, &j, m, d, s)
 	if no, refused := errors.AsType[*hopeless](err); refused {
 		in.Log.WarnContext(ctx, "refused an upload", "job", id, "object", m.Upload.Name, "code", no.code, "reason", no.reason)
 		return openFailed(ctx, &in.Ports, &j, Stop{Code: no.code, Reason: no.reason})
@@ -158,8 +158,8 @@ func (s share) most(now time.Time) bool { return s.deadline.Sub(now) > s.whole/2
 const slowTries = 3
 
 // takeIn makes the upload the input of its job. Where the time ends before that is done, others try; if three could not,
-// with most of the time for it alone, nobody can.
-func (in *Ingest) takeIn(ctx context.Context, j *Job, m *UploadMessage, tries int, s share) error {
+// with most of the time for it alone, and it was no outage of hours, nobody can.
+func (in *Ingest) takeIn(ctx context.Context, j *Job, m *UploadMessage, d Message, s share) error {
 	if s.deadline.IsZero() {
 		return in.makeInput(ctx, j, m)
 	}
@@ -170,11 +170,11 @@ func (in *Ingest) takeIn(ctx context.Context, j *Job, m *UploadMessage, tries in
 	if err == nil || bounded.Err() == nil || ctx.Err() != nil {
 		return err
 	}
-	if _, refused := errors.AsType[*hopeless](err); refused || !fair || tries < slowTries {
+	if _, refused := errors.AsType[*hopeless](err); refused || !fair || d.Receives < slowTries || in.Now().Sub(d.Sent) < MaxTryTime {
 		return err
 	}
 	return refuse(stopInputUnusable, "%s could not be copied and expanded within the %s that ingest has, in %d tries; upload it without gzip, or in several files",
-		m.object(), s.whole.Round(time.Second), tries)
+		m.object(), s.whole.Round(time.Second), d.Receives)
 }
 
 // makeInput copies the upload to where jobs read from, expands the copy if it is gzip, and finds the endpoint.
