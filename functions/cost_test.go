@@ -22,7 +22,7 @@ import (
 	"github.com/fanout-inference/fanout/pkg/upstream/upstreamtest"
 )
 
-// What a million items may cost (DESIGN, budgets): requests that the functions make, to all services, and dollars at list
+// What a million items may cost: requests that the functions make, to all services, and dollars at list
 // prices, those of the event sources included, without the functions' duration. How an event source receives is Lambda's
 // affair: what is counted of it is what lambdatest does, which asks for ten messages at most, and for no more than a batch.
 const (

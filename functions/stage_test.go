@@ -28,7 +28,7 @@ import (
 // How long the functions may take. An item starts only if its call's timeout, what is kept for saving and the pump's margin
 // fit before the deadline; a crash delays its chunk until ten seconds after.
 const (
-	timeout     = 10 * time.Second
+	timeout     = 12 * time.Second
 	callTimeout = 2 * time.Second
 )
 

@@ -24,7 +24,7 @@ func start(ctx context.Context, c config.Worker) (*function.Function, error) {
 		return nil, err
 	}
 	f := function.New(jobs.QueueWork, c.Cloud, ports, os.Stdout)
-	f.Needs = jobs.LeastTime(c.CallTimeout)
+	f.Needs = jobs.LeastTime(c.CallTimeout) + c.CallTimeout/10 // to claim a chunk and to read it
 	f.Handler = jobs.NewWorker(f.Ports, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout})
 	return f, nil
 }

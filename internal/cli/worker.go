@@ -91,7 +91,7 @@ func work(ctx context.Context, c config.Worker, grace time.Duration, s streams) 
 	defer abort(nil)
 	stop, done := make(chan struct{}), make(chan error, 1)
 	go func() { // joined below: done is read before work returns
-		done <- pump.Run(handling, stop, poll.Lane{Queue: jobs.QueueWork, Handler: worker, Concurrency: 2 * c.Concurrency, Ready: worker.Ready})
+		done <- pump.Run(handling, stop, poll.Lane{Queue: jobs.QueueWork, Handler: recorder.Counting(worker), Concurrency: 2 * c.Concurrency, Ready: worker.Ready})
 	}()
 	p.Log.Info("taking work", "queue", c.WorkQueue, "upstream", c.Upstream, "concurrency", c.Concurrency)
 	defer recorder.Flush()

@@ -58,7 +58,7 @@ func Main[C any, P config.Checked[C]](start func(ctx context.Context, c C) (*Fun
 		f, err = start(context.Background(), c)
 	}
 	if err != nil {
-		NewLog(os.Stdout, slog.LevelInfo).Error("start the function", "error", err)
+		NewLog(os.Stdout, slog.LevelInfo).Error("start the function", metrics.Telling(err)...)
 		os.Exit(1)
 	}
 	lambda.Start(f.Invocations())
@@ -67,7 +67,7 @@ func Main[C any, P config.Checked[C]](start func(ctx context.Context, c C) (*Fun
 // Invocations is the handler of Lambda's events. Safe for concurrent use.
 func (f *Function) Invocations() func(context.Context, events.SQSEvent) (events.SQSEventResponse, error) {
 	pump := &awsjobs.Pump{
-		Queue: f.cloud.Queue, Name: f.queue, Handler: f.Handler, Margin: margin,
+		Queue: f.cloud.Queue, Name: f.queue, Handler: f.recorder.Counting(f.Handler), Margin: margin,
 		Each:      f.queue == jobs.QueueWork,
 		OnFailure: func(ctx context.Context, m jobs.Message, err error) { f.recorder.Failed(ctx, f.Ports.Log, m, err) },
 	}
@@ -78,10 +78,6 @@ func (f *Function) Invocations() func(context.Context, events.SQSEvent) (events.
 			return events.SQSEventResponse{}, fmt.Errorf("an invocation has %s, and needs %s: give the function a longer timeout, or shorten FANOUT_CALL_TIMEOUT",
 				time.Until(deadline).Round(time.Second), needs)
 		}
-		r, err := pump.Handle(ctx, e)
-		if err == nil {
-			f.recorder.Count(metrics.MessagesDone, len(e.Records)-len(r.BatchItemFailures))
-		}
-		return r, err
+		return pump.Handle(ctx, e)
 	}
 }

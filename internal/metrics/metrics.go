@@ -90,15 +90,48 @@ func (r *Recorder) Count(metric string, n int) {
 	r.counts[metric] += n
 }
 
-// Failed counts a message that comes again, and tells the log of it. That it was put off on purpose is no news.
+// Counting is a handler that counts what it is done with.
+func (r *Recorder) Counting(h jobs.Handler) jobs.Handler { return counting{h, r} }
+
+type counting struct {
+	jobs.Handler
+	r *Recorder
+}
+
+// Handle is the handler's.
+func (c counting) Handle(ctx context.Context, m []jobs.Message) []jobs.Failure {
+	failures := c.Handler.Handle(ctx, m)
+	c.r.Count(MessagesDone, max(0, len(m)-len(failures)))
+	return failures
+}
+
+// Failed counts a message that comes again, and tells the log of it: which, of which job or chunk, why, and what to try.
+// That it was put off on purpose is no news; why is not told, since an upstream may quote what it was asked.
 func (r *Recorder) Failed(ctx context.Context, log *slog.Logger, m jobs.Message, err error) {
+	about := []any{"queue", m.Queue, "message", m.ID, "receives", m.Receives}
+	if b, unreadable := jobs.DecodeMessage(m.Body); unreadable == nil {
+		switch {
+		case b.Chunk != nil:
+			about = append(about, "job", b.Chunk.Job, "chunk", b.Chunk.ID().String())
+		case b.Advance != nil:
+			about = append(about, "job", b.Advance.Job, "split", b.Advance.Split)
+		}
+	}
 	if off, ok := errors.AsType[*jobs.Deferred](err); ok {
 		r.Count(MessagesDeferred, 1)
-		log.DebugContext(ctx, "put off a message", "message", m.ID, "until", off.Until, "why", off.Why)
+		log.DebugContext(ctx, "put off a message", append(about, "until", off.Until)...)
 		return
 	}
 	r.Count(MessagesFailed, 1)
-	log.ErrorContext(ctx, "handle a message", "message", m.ID, "receives", m.Receives, "error", err)
+	log.ErrorContext(ctx, "handle a message", append(about, Telling(err)...)...)
+}
+
+// Telling is an error for a log, with what to try.
+func Telling(err error) []any {
+	if e, ok := errors.AsType[*jobs.Error](err); ok && e.Hint != "" {
+		return []any{"error", err, "try", e.Hint}
+	}
+	return []any{"error", err}
 }
 
 func (r *Recorder) callEnded(upstream, _ string, fault *jobs.Fault, took time.Duration) {
