@@ -80,12 +80,11 @@ func work(ctx context.Context, c config.Worker, grace time.Duration, s streams) 
 	if err != nil {
 		return err
 	}
-	source := awsjobs.NewSource(ports.Queue)
 	recorder := metrics.New("worker", s.out)
 	p := ports.Jobs()
-	p.Queue, p.Watch, p.Log = source, recorder.Watch(), slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
+	p.Watch, p.Log = recorder.Watch(), slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
 	worker := jobs.NewWorker(p, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout})
-	pump := &poll.Pump{Source: source, OnFailure: func(m jobs.Message, err error) { recorder.Failed(ctx, p.Log, m, err) }}
+	pump := &poll.Pump{Source: ports.Queue, OnFailure: func(m jobs.Message, err error) { recorder.Failed(ctx, p.Log, m, err) }}
 
 	handling, abort := context.WithCancelCause(context.WithoutCancel(ctx))
 	defer abort(nil)

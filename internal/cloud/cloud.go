@@ -25,7 +25,7 @@ import (
 // Ports are those of AWS, as what they are.
 type Ports struct {
 	Store *awsjobs.Store
-	Queue *awsjobs.Queue
+	Queue *awsjobs.Source
 	Files *awsjobs.Files
 }
 
@@ -69,7 +69,7 @@ func Open(ctx context.Context, c config.Cloud, dead awsjobs.QueueURLs, concurren
 	bucket := s3.NewFromConfig(cfg, func(o *s3.Options) { o.HTTPClient = client(copyAfter) })
 	return &Ports{
 		Store: awsjobs.NewStore(dynamodb.NewFromConfig(cfg), c.Table),
-		Queue: queue,
+		Queue: awsjobs.NewSource(queue),
 		Files: awsjobs.NewFiles(bucket, c.Bucket),
 	}, nil
 }

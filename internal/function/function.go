@@ -67,7 +67,7 @@ func Main[C any, P config.Checked[C]](start func(ctx context.Context, c C) (*Fun
 // Invocations is the handler of Lambda's events. Safe for concurrent use.
 func (f *Function) Invocations() func(context.Context, events.SQSEvent) (events.SQSEventResponse, error) {
 	pump := &awsjobs.Pump{
-		Queue: f.cloud.Queue, Name: f.queue, Handler: f.recorder.Counting(f.Handler), Margin: margin,
+		Source: f.cloud.Queue, Name: f.queue, Handler: f.recorder.Counting(f.Handler), Margin: margin,
 		Each:      f.queue == jobs.QueueWork,
 		OnFailure: func(ctx context.Context, m jobs.Message, err error) { f.recorder.Failed(ctx, f.Ports.Log, m, err) },
 	}

@@ -41,7 +41,7 @@ func (unreachable) Do(*http.Request) (*http.Response, error) { return nil, error
 
 func newFunction(out *bytes.Buffer, h jobs.Handler) *Function {
 	client := sqs.New(sqs.Options{Region: "eu-central-1", HTTPClient: unreachable{}, Retryer: aws.NopRetryer{}})
-	f := New(jobs.QueueAggregate, config.Cloud{}, &cloud.Ports{Queue: awsjobs.NewQueue(client, awsjobs.QueueURLs{Aggregate: "http://x/q"})}, out)
+	f := New(jobs.QueueAggregate, config.Cloud{}, &cloud.Ports{Queue: awsjobs.NewSource(awsjobs.NewQueue(client, awsjobs.QueueURLs{Aggregate: "http://x/q"}))}, out)
 	f.Handler = h
 	return f
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"runtime/debug"
 	"slices"
 	"strconv"
 	"sync"
@@ -16,13 +15,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
-)
-
-// How long messages stay away after something went wrong.
-const (
-	failureBackOff    = 5 * time.Second // times the receives …
-	maxFailureBackOff = 15 * time.Minute
-	panicBackOff      = 30 * time.Second
 )
 
 const (
@@ -54,7 +46,8 @@ const (
 // is never taken back, so a chain goes down this table. Which chain an invocation continues whose batch has messages of
 // several is not documented: docs/aws.md says what follows for ingest and aggregate.
 type Pump struct {
-	Queue   *Queue
+	// Source is the queues. The handler must be given it as its Queue: what that has put off keeps its time.
+	Source  *Source
 	Name    jobs.QueueName // of the queue whose events come
 	Handler jobs.Handler
 	// Each hands over one message a call, all calls at once, as a poller does; else all of an event go into one call.
@@ -68,15 +61,13 @@ type Pump struct {
 	OnFailure func(ctx context.Context, m jobs.Message, err error)
 }
 
-var errNoReason = errors.New("the handler gave no reason")
-
 // Handle hands over the messages of an event and names those that come again. It returns when all calls have: whatever
 // still ran would be frozen, and thaw in a later invocation. The error is always nil, and no id in the answer is empty or
 // unknown, since Lambda takes either for a failure of all.
 func (p *Pump) Handle(ctx context.Context, e events.SQSEvent) (events.SQSEventResponse, error) {
 	messages := p.deliveries(ctx, e.Records)
 	if deadline, ok := ctx.Deadline(); ok {
-		p.putOff(ctx, deadline.Add(hiddenPast), messages...)
+		p.hide(ctx, p.Source.Renew, deadline.Add(hiddenPast), messages...)
 	}
 	batches := [][]jobs.Message{messages}
 	if p.Each {
@@ -101,7 +92,7 @@ func (p *Pump) Handle(ctx context.Context, e events.SQSEvent) (events.SQSEventRe
 func (p *Pump) deliveries(ctx context.Context, records []events.SQSMessage) []jobs.Message {
 	messages := make([]jobs.Message, 0, len(records))
 	at := make(map[string]int, len(records))
-	now := p.Queue.now()
+	now := p.Source.now()
 	for i := range records {
 		r := &records[i]
 		if r.MessageId == "" {
@@ -136,91 +127,59 @@ func (p *Pump) handle(ctx context.Context, batch []jobs.Message) (again []jobs.M
 	if len(batch) == 0 {
 		return nil
 	}
-	failures, err := p.call(ctx, batch)
+	failed, err := p.deliver(ctx, batch)
 	if err != nil {
 		err = fmt.Errorf("handle %d messages of queue %s: %w", len(batch), p.Name, err)
-		if len(batch) == 1 {
-			return p.comeAgain(ctx, panicBackOff, err, batch...)
+		if _, panicked := errors.AsType[*jobs.HandlerPanic](err); panicked && len(batch) > 1 {
+			p.tell(ctx, jobs.Message{Queue: p.Name}, err)
+			for m := range slices.Chunk(batch, 1) { // only one of them made it panic
+				again = append(again, p.handle(ctx, m)...)
+			}
+			return again
 		}
-		p.tell(ctx, jobs.Message{Queue: p.Name}, err)
-		for m := range slices.Chunk(batch, 1) { // only one of them made it panic
-			again = append(again, p.handle(ctx, m)...)
+		failed = map[string]error{}
+		for _, m := range batch {
+			failed[m.ID] = err
 		}
-		return again
-	}
-	failed, err := byMessage(batch, failures)
-	if err != nil {
-		err = fmt.Errorf("handle messages of queue %s: %w", p.Name, err)
-		return p.comeAgain(ctx, failureBackOff, err, batch...)
 	}
 	back := map[time.Duration][]jobs.Message{}
 	for _, m := range batch {
-		why, failed := failed[m.ID]
-		if !failed {
+		why, comes := failed[m.ID]
+		if !comes {
 			continue
 		}
 		p.tell(ctx, m, why)
 		again = append(again, m)
-		if deferred := (*jobs.Deferred)(nil); !errors.As(why, &deferred) { // else the handler has put it off
-			after := min(time.Duration(m.Receives)*failureBackOff, maxFailureBackOff)
-			back[after] = append(back[after], m)
-		}
+		after := jobs.BackOff(m, why, p.Source.now()) // who names failures one by one gets no back-off from Lambda
+		back[after] = append(back[after], m)
 	}
 	for _, after := range slices.Sorted(maps.Keys(back)) {
-		p.putOff(ctx, p.Queue.now().Add(after), back[after]...)
+		p.hide(ctx, p.Source.PutOff, p.Source.now().Add(after), back[after]...)
 	}
 	return again
 }
 
-// call calls the handler, with a context that ends before the invocation. It turns a panic into an error with the stack: it
-// is a bug there, but no reason to stop everything else.
-func (p *Pump) call(ctx context.Context, batch []jobs.Message) (failures []jobs.Failure, err error) {
+// deliver calls the handler, with a context that ends before the invocation.
+func (p *Pump) deliver(ctx context.Context, batch []jobs.Message) (map[string]error, error) {
 	if deadline, ok := ctx.Deadline(); ok {
 		margin := min(cmp.Or(p.Margin, defaultMargin), time.Until(deadline)/4) // of a short time, most is for the work
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-margin))
 		defer cancel()
 	}
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-		}
-	}()
-	return p.Handler.Handle(ctx, batch), nil
+	return jobs.Deliver(ctx, p.Handler, batch)
 }
 
-// byMessage sorts failures by message. A failure of a message that was not in the batch means that nothing is known of any
-// of them.
-func byMessage(batch []jobs.Message, failures []jobs.Failure) (map[string]error, error) {
-	failed := make(map[string]error, len(failures))
-	for _, f := range failures {
-		if !slices.ContainsFunc(batch, func(m jobs.Message) bool { return m.ID == f.ID }) {
-			return nil, fmt.Errorf("a failure names message %q, which was not handed over", f.ID)
-		}
-		failed[f.ID] = cmp.Or(f.Err, errNoReason)
-	}
-	return failed, nil
-}
-
-// comeAgain lets messages come again after a while: who names failures one by one gets no back-off from Lambda.
-func (p *Pump) comeAgain(ctx context.Context, after time.Duration, why error, messages ...jobs.Message) []jobs.Message {
-	for _, m := range messages {
-		p.tell(ctx, m, why)
-	}
-	p.putOff(ctx, p.Queue.now().Add(after), messages...)
-	return messages
-}
-
-// putOff hides messages until then, unless that would cost the answer. If it cannot be done they come when their visibility
+// hide hides messages until then, unless that would cost the answer. If it cannot be done they come when their visibility
 // ends: that is what at least once means.
-func (p *Pump) putOff(ctx context.Context, until time.Time, messages ...jobs.Message) {
+func (p *Pump) hide(ctx context.Context, how func(context.Context, time.Time, ...jobs.Message) error, until time.Time, messages ...jobs.Message) {
 	within := tellWithin
 	if deadline, ok := ctx.Deadline(); ok {
 		within = min(within, time.Until(deadline)/2)
 	}
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	if err := p.Queue.Defer(ctx, until, messages...); err != nil {
+	if err := how(ctx, until, messages...); err != nil {
 		p.tell(ctx, jobs.Message{Queue: p.Name}, err)
 	}
 }

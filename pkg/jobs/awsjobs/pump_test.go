@@ -111,6 +111,7 @@ func TestPumpNamesWhatComesAgain(t *testing.T) {
 		name   string
 		event  events.SQSEvent
 		fate   func(body string) error
+		defers bool // the handler itself puts what is bad off by an hour
 		named  []string
 		hidden map[string]int
 		told   [][]string
@@ -120,9 +121,11 @@ func TestPumpNamesWhatComesAgain(t *testing.T) {
 		{name: "failures stay away by their receives", event: later, named: []string{"bad 1", "bad 3", "bad 900"},
 			hidden: map[string]int{"h-bad 1": 5, "h-bad 3": 15, "h-bad 900": 900, "h-good": atFirst},
 			told:   [][]string{{"bad 1: weather"}, {"bad 3: weather"}, {"bad 900: weather"}}},
-		{name: "the handler has put them off", event: eventOf("bad", "good"), named: []string{"bad"},
+		{name: "the handler has put them off", event: eventOf("bad", "good"), named: []string{"bad"}, defers: true,
 			fate:   func(string) error { return fmt.Errorf("x: %w", &jobs.Deferred{Why: "a lease"}) },
-			hidden: map[string]int{"h-bad": atFirst, "h-good": atFirst}, told: [][]string{{"bad: x: deferred: a lease"}}},
+			hidden: map[string]int{"h-bad": 3600, "h-good": atFirst}, told: [][]string{{"bad: x: deferred: a lease"}}},
+		{name: "the handler has put off what failed", event: eventOf("bad", "good"), named: []string{"bad"}, defers: true,
+			hidden: map[string]int{"h-bad": 3600, "h-good": atFirst}, told: [][]string{{"bad: weather"}}},
 		{name: "panics", event: eventOf("bad", "good"), named: []string{"bad"}, fate: func(string) error { panic("a bug") },
 			hidden: map[string]int{"h-bad": 30, "h-good": atFirst}, told: [][]string{{"bad: ", "panic: a bug", "pump_test.go"}}},
 		{name: "odd records", event: odd, named: []string{"odd"},
@@ -140,10 +143,18 @@ func TestPumpNamesWhatComesAgain(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), lambdaTimeout)
 					defer cancel()
 					f, said := &fakeSQS{}, &told{}
-					p := &awsjobs.Pump{Queue: fakeQueue(f), Name: jobs.QueueWork, Each: each, OnFailure: said.note}
+					source := awsjobs.NewSource(fakeQueue(f))
+					p := &awsjobs.Pump{Source: source, Name: jobs.QueueWork, Each: each, OnFailure: said.note}
 					p.Handler = pumped(func(ctx context.Context, messages []jobs.Message) []jobs.Failure {
 						if each && len(messages) != 1 {
 							t.Errorf("handed over %d messages in one call", len(messages))
+						}
+						for _, m := range messages {
+							if row.defers && strings.HasPrefix(string(m.Body), "bad") {
+								if err := source.Defer(ctx, time.Now().Add(time.Hour), m); err != nil {
+									t.Error(err)
+								}
+							}
 						}
 						return byBody(func(body string) error {
 							switch {
@@ -182,7 +193,7 @@ func TestPumpNamesWhatComesAgain(t *testing.T) {
 func TestPumpFailsACallWithAForeignFailure(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		said := &told{}
-		p := &awsjobs.Pump{Queue: fakeQueue(&fakeSQS{}), Name: jobs.QueueIngest, OnFailure: said.note}
+		p := &awsjobs.Pump{Source: awsjobs.NewSource(fakeQueue(&fakeSQS{})), Name: jobs.QueueIngest, OnFailure: said.note}
 		for _, id := range []string{"nobody", ""} {
 			p.Handler = pumped(func(context.Context, []jobs.Message) []jobs.Failure { return []jobs.Failure{{ID: "a"}, {ID: id}} })
 			answer, err := p.Handle(t.Context(), eventOf("a", "b"))
@@ -200,7 +211,7 @@ func TestPumpFailsACallWithAForeignFailure(t *testing.T) {
 func TestAPanicIsOfOneMessage(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		done := map[string]int{}
-		p := &awsjobs.Pump{Queue: fakeQueue(&fakeSQS{}), Name: jobs.QueueIngest, Handler: byBody(func(body string) error {
+		p := &awsjobs.Pump{Source: awsjobs.NewSource(fakeQueue(&fakeSQS{})), Name: jobs.QueueIngest, Handler: byBody(func(body string) error {
 			if body == "poison" {
 				panic("a bug")
 			}
@@ -217,7 +228,7 @@ func TestAPanicIsOfOneMessage(t *testing.T) {
 func TestPumpJoinsEveryCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var running, most atomic.Int32
-		p := &awsjobs.Pump{Queue: fakeQueue(&fakeSQS{}), Name: jobs.QueueWork, Each: true}
+		p := &awsjobs.Pump{Source: awsjobs.NewSource(fakeQueue(&fakeSQS{})), Name: jobs.QueueWork, Each: true}
 		p.Handler = pumped(func(_ context.Context, m []jobs.Message) []jobs.Failure {
 			defer running.Add(-1)
 			most.Store(max(most.Load(), running.Add(1)))
@@ -254,7 +265,7 @@ func TestPumpAnswersInTime(t *testing.T) {
 				defer cancel()
 				ends, _ := ctx.Deadline()
 				f := &fakeSQS{}
-				p := &awsjobs.Pump{Queue: fakeQueue(f), Name: jobs.QueueIngest, Margin: row.margin}
+				p := &awsjobs.Pump{Source: awsjobs.NewSource(fakeQueue(f)), Name: jobs.QueueIngest, Margin: row.margin}
 				p.Handler = pumped(func(ctx context.Context, m []jobs.Message) []jobs.Failure {
 					<-ctx.Done()
 					if left := time.Until(ends); left != row.want {
@@ -289,8 +300,8 @@ func TestASilentQueueDoesNotCostTheAnswer(t *testing.T) {
 			Credentials: credentials.NewStaticCredentialsProvider("key", "secret", ""),
 		})
 		p := &awsjobs.Pump{
-			Queue: awsjobs.NewQueue(client, awsjobs.QueueURLs{Work: "http://sqs.invalid/1/work"}),
-			Name:  jobs.QueueWork, OnFailure: said.note, Handler: pumped(func(ctx context.Context, m []jobs.Message) []jobs.Failure {
+			Source: awsjobs.NewSource(awsjobs.NewQueue(client, awsjobs.QueueURLs{Work: "http://sqs.invalid/1/work"})),
+			Name:   jobs.QueueWork, OnFailure: said.note, Handler: pumped(func(ctx context.Context, m []jobs.Message) []jobs.Failure {
 				<-ctx.Done()
 				return []jobs.Failure{{ID: m[1].ID, Err: ctx.Err()}}
 			}),
@@ -323,8 +334,8 @@ func TestMessagesOfAnEventAreSaidToBeReceivedBefore(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				e := eventOf("m")
 				e.Records[0].Attributes["ApproximateFirstReceiveTimestamp"] = strconv.FormatInt(time.Now().Add(-row.first).UnixMilli(), 10)
-				q := fakeQueue(&fakeSQS{})
-				p := &awsjobs.Pump{Queue: q, Name: jobs.QueueWork, Handler: pumped(func(ctx context.Context, m []jobs.Message) []jobs.Failure {
+				q := awsjobs.NewSource(fakeQueue(&fakeSQS{}))
+				p := &awsjobs.Pump{Source: q, Name: jobs.QueueWork, Handler: pumped(func(ctx context.Context, m []jobs.Message) []jobs.Failure {
 					if err := q.Defer(ctx, time.Now().Add(row.off), m...); (jobs.CodeOf(err) == jobs.CodeLimit) != row.tooFar {
 						t.Errorf("put off by %s: %v", row.off, err)
 					}
@@ -350,7 +361,7 @@ func TestAnswersNameOnlyWhatTheEventHas(t *testing.T) {
 		each := rapid.Bool().Draw(rt, "each")
 		answers := make([]events.SQSEventResponse, 3)
 		synctest.Test(t, func(t *testing.T) {
-			p := &awsjobs.Pump{Queue: fakeQueue(&fakeSQS{}), Name: jobs.QueueWork, Each: each, Handler: pumped(hostile)}
+			p := &awsjobs.Pump{Source: awsjobs.NewSource(fakeQueue(&fakeSQS{})), Name: jobs.QueueWork, Each: each, Handler: pumped(hostile)}
 			var invocations sync.WaitGroup
 			for i := range answers {
 				invocations.Go(func() { answers[i], _ = p.Handle(t.Context(), e) })
@@ -410,7 +421,7 @@ func hostile(_ context.Context, messages []jobs.Message) (failures []jobs.Failur
 func TestWhatIsNotNamedIsGoneAndTheRestComesAgain(t *testing.T) {
 	c := awstest.SQS(t, awstest.Fauxqs)
 	url := awstest.Queues(t, c)["work"]
-	q := awsjobs.NewQueue(c, awsjobs.QueueURLs{Work: url})
+	q := awsjobs.NewSource(awsjobs.NewQueue(c, awsjobs.QueueURLs{Work: url}))
 	ctx, cancel := context.WithTimeout(t.Context(), lambdaTimeout)
 	defer cancel()
 	bodies := []string{"done", "failed", "given back", "panics", "deferred"}
@@ -423,7 +434,7 @@ func TestWhatIsNotNamedIsGoneAndTheRestComesAgain(t *testing.T) {
 	if len(e.Records) != len(bodies) {
 		t.Fatalf("received %d messages, want %d", len(e.Records), len(bodies))
 	}
-	p := &awsjobs.Pump{Queue: q, Name: jobs.QueueWork, Each: true, Handler: pumped(func(ctx context.Context, m []jobs.Message) []jobs.Failure {
+	p := &awsjobs.Pump{Source: q, Name: jobs.QueueWork, Each: true, Handler: pumped(func(ctx context.Context, m []jobs.Message) []jobs.Failure {
 		if m[0].Receives != 1 || time.Since(m[0].Sent).Abs() > time.Minute {
 			t.Errorf("%s was received %d times and sent at %s", m[0].Body, m[0].Receives, m[0].Sent)
 		}

@@ -17,7 +17,6 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
-	"github.com/fanout-inference/fanout/pkg/jobs/poll"
 )
 
 // crashInput is four chunks of three lines, two in each split.
@@ -227,7 +226,7 @@ func (r *crashRun) deliver(q jobs.QueueName) {
 		return
 	}
 	if len(failures) > 0 {
-		until := time.Now().Add(poll.BackOff(batch[0], failures[0].Err, time.Now()))
+		until := time.Now().Add(jobs.BackOff(batch[0], failures[0].Err, time.Now()))
 		r.must(r.local.Queue.PutOff(r.t.Context(), until, batch...))
 		return
 	}

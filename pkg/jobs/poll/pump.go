@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime/debug"
 	"slices"
 	"sync"
 	"time"
@@ -13,14 +12,11 @@ import (
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
-// How long messages stay away after something went wrong.
+// How long the pump waits for a queue that does not answer, and how often it tries.
 const (
-	failureBackOff    = 5 * time.Second // times the receives …
-	maxFailureBackOff = 15 * time.Minute
-	panicBackOff      = 30 * time.Second
-	sourceBackOff     = time.Second // doubling, while the queue itself does not answer …
-	maxSourceBackOff  = 30 * time.Second
-	settleTries       = 4
+	sourceBackOff    = time.Second // doubling, while the queue itself does not answer …
+	maxSourceBackOff = 30 * time.Second
+	settleTries      = 4
 )
 
 // defaultVisibility is many times what a renewal takes, so that a slow disk or network delivers nothing twice.
@@ -45,10 +41,7 @@ type Pump struct {
 	Now func() time.Time
 }
 
-var (
-	errNoReason = errors.New("the handler gave no reason")
-	errStopped  = errors.New("the pump was stopped")
-)
+var errStopped = errors.New("the pump was stopped")
 
 // Run drives the lanes until stop closes or ctx ends. Then nothing more is received, handlers that run are waited for,
 // and Run returns nil; ctx is what they see. It returns an error only if the lanes cannot work, or if the source was
@@ -93,17 +86,14 @@ func (p *Pump) handle(ctx context.Context, lane Lane, batch []jobs.Message) {
 	ctx, end := context.WithCancelCause(ctx)
 	defer end(nil)
 	stopRenewing := p.keepHidden(ctx, end, batch)
-	failures, err := call(ctx, lane.Handler, batch)
+	failed, err := jobs.Deliver(ctx, lane.Handler, batch)
 	stopRenewing()
 
 	if err != nil {
 		err = fmt.Errorf("handle %d messages of queue %s: %w", len(batch), lane.Queue, err)
-		p.comeAgain(ctx, panicBackOff, err, batch...)
-		return
-	}
-	failed, err := byMessage(batch, failures)
-	if err != nil {
-		p.comeAgain(ctx, failureBackOff, fmt.Errorf("handle messages of queue %s: %w", lane.Queue, err), batch...)
+		for _, m := range batch {
+			p.comeAgain(ctx, m, err)
+		}
 		return
 	}
 	var done []jobs.Message
@@ -113,54 +103,20 @@ func (p *Pump) handle(ctx context.Context, lane Lane, batch []jobs.Message) {
 			done = append(done, m)
 			continue
 		}
-		p.comeAgain(ctx, BackOff(m, why, p.now()), why, m)
+		p.comeAgain(ctx, m, why)
 	}
 	p.settle(ctx, func(ctx context.Context) error { return p.Source.Ack(ctx, done...) }, done)
 }
 
-// call turns a panic of the handler into an error with the stack. It is a bug there, but no reason to stop everything
-// else.
-func call(ctx context.Context, h jobs.Handler, batch []jobs.Message) (failures []jobs.Failure, err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("panic: %v\n%s", r, debug.Stack())
-		}
-	}()
-	return h.Handle(ctx, batch), nil
-}
-
-// byMessage sorts failures by message. As in the cloud, a failure of a message that was not in the batch means that
-// nothing is known of any of them.
-func byMessage(batch []jobs.Message, failures []jobs.Failure) (map[string]error, error) {
-	failed := make(map[string]error, len(failures))
-	for _, f := range failures {
-		if !slices.ContainsFunc(batch, func(m jobs.Message) bool { return m.ID == f.ID }) {
-			return nil, fmt.Errorf("a failure names message %q, which was not handed over", f.ID)
-		}
-		failed[f.ID] = cmp.Or(f.Err, errNoReason)
-	}
-	return failed, nil
-}
-
-// BackOff is how long a failed message stays away if its handler did not see to that.
-func BackOff(m jobs.Message, why error, now time.Time) time.Duration {
-	var deferred *jobs.Deferred
-	if errors.As(why, &deferred) && !deferred.Until.IsZero() {
-		return deferred.Until.Sub(now)
-	}
-	return min(time.Duration(m.Receives)*failureBackOff, maxFailureBackOff)
-}
-
-// comeAgain lets messages come again after a while, at once if it was our end that ended them. What the handler deferred
+// comeAgain lets a message come again after a while, at once if it was our end that ended it. What the handler deferred
 // itself keeps its time.
-func (p *Pump) comeAgain(ctx context.Context, after time.Duration, why error, messages ...jobs.Message) {
-	for _, m := range messages {
-		p.tell(m, why)
+func (p *Pump) comeAgain(ctx context.Context, m jobs.Message, why error) {
+	p.tell(m, why)
+	after := time.Duration(0)
+	if ctx.Err() == nil {
+		after = jobs.BackOff(m, why, p.now())
 	}
-	if ctx.Err() != nil {
-		after = 0
-	}
-	p.putOff(ctx, after, messages)
+	p.putOff(ctx, after, []jobs.Message{m})
 }
 
 // giveBack shows messages that nobody has begun with to others at once.
