@@ -6,6 +6,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"path"
+	"strings"
+	"unicode/utf8"
 )
 
 // writeObject writes a small object whole. That it is there already means that an earlier try at the same step wrote the
@@ -37,4 +40,19 @@ func readObject(ctx context.Context, files Files, ref FileRef, offset, length in
 		return nil, fmt.Errorf("read %s: %w", ref.Name, err)
 	}
 	return body.Bytes(), nil
+}
+
+// CheckName refuses names of objects that are no plain path, and those that only one of the drivers could keep.
+func CheckName(name string) error {
+	switch {
+	case name == "":
+		return Errorf(CodeInvalid, "an object needs a name")
+	case len(name) > 1024:
+		return Errorf(CodeInvalid, "object name %.40q… has more than 1,024 bytes", name)
+	case !utf8.ValidString(name), strings.ContainsRune(name, 0):
+		return Errorf(CodeInvalid, "object name %.40q is not plain text", name)
+	case path.IsAbs(name), path.Clean(name) != name, name == ".", name == "..", strings.HasPrefix(name, "../"):
+		return Errorf(CodeInvalid, "object name %.40q is not a plain path such as jobs/a/b", name)
+	}
+	return nil
 }

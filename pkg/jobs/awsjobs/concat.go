@@ -33,9 +33,9 @@ const (
 // at most maxThrough bytes in memory. One object alone is copied as a part too, not by CopyObject: there a condition on
 // the source and one on the name fail alike, and servers are known that ignore the second.
 func (f *Files) Concat(ctx context.Context, name string, parts []jobs.FileRef) (jobs.FileInfo, error) {
-	err := checkName(name)
+	err := jobs.CheckName(name)
 	for _, part := range parts {
-		err = errors.Join(err, checkName(part.Name))
+		err = errors.Join(err, jobs.CheckName(part.Name))
 	}
 	var info jobs.FileInfo
 	if err == nil {
@@ -51,9 +51,9 @@ func (f *Files) Concat(ctx context.Context, name string, parts []jobs.FileRef) (
 // ErrChanged and ErrNotFound speak of from, ErrExists of the copy. The name of from may be one that Files itself would
 // refuse, since others upload as they like.
 func (f *Files) Copy(ctx context.Context, from jobs.FileRef, to string) (jobs.FileInfo, error) {
-	err := checkName(to)
+	err := jobs.CheckName(to)
 	if from.Name == "" {
-		err = errors.Join(err, checkName(from.Name))
+		err = errors.Join(err, jobs.CheckName(from.Name))
 	}
 	var info jobs.FileInfo
 	if err == nil {

@@ -10,10 +10,8 @@ import (
 	"math"
 	"net/http"
 	"net/url"
-	"path"
 	"slices"
 	"strings"
-	"unicode/utf8"
 
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/s3"
@@ -47,7 +45,7 @@ func NewFiles(client *s3.Client, bucket string) *Files {
 
 // Stat describes an object.
 func (f *Files) Stat(ctx context.Context, name string) (jobs.FileInfo, error) {
-	if err := checkName(name); err != nil {
+	if err := jobs.CheckName(name); err != nil {
 		return jobs.FileInfo{}, fmt.Errorf("look at %s: %w", name, err)
 	}
 	info, _, err := f.head(ctx, jobs.FileRef{Name: name})
@@ -72,7 +70,7 @@ func (f *Files) Read(ctx context.Context, ref jobs.FileRef, offset, length int64
 	if offset < 0 {
 		return nil, jobs.Errorf(jobs.CodeInvalid, "read %s: offset %d is negative", ref.Name, offset)
 	}
-	if err := checkName(ref.Name); err != nil {
+	if err := jobs.CheckName(ref.Name); err != nil {
 		return nil, fmt.Errorf("read %s: %w", ref.Name, err)
 	}
 	return f.open(ctx, ref, offset, length)
@@ -226,7 +224,7 @@ var errEnded = errors.New("it has ended")
 func (f *Files) List(ctx context.Context, prefix string) iter.Seq2[jobs.FileInfo, error] {
 	return func(yield func(jobs.FileInfo, error) bool) {
 		folder := prefix[:strings.LastIndexByte(prefix, '/')+1]
-		if folder != "" && checkName(strings.TrimSuffix(folder, "/")) != nil {
+		if folder != "" && jobs.CheckName(strings.TrimSuffix(folder, "/")) != nil {
 			return // no object has such a name
 		}
 		pages := s3.NewListObjectsV2Paginator(f.client, &s3.ListObjectsV2Input{
@@ -241,7 +239,7 @@ func (f *Files) List(ctx context.Context, prefix string) iter.Seq2[jobs.FileInfo
 			}
 			for _, o := range page.Contents {
 				name, err := url.QueryUnescape(aws.ToString(o.Key))
-				if err == nil && checkName(name) != nil {
+				if err == nil && jobs.CheckName(name) != nil {
 					continue
 				}
 				if !yield(listed(name, o), err) || err != nil {
@@ -266,7 +264,7 @@ const maxDelete = 1000
 // many; the others are gone.
 func (f *Files) Delete(ctx context.Context, names ...string) error {
 	for _, name := range names {
-		if err := checkName(name); err != nil {
+		if err := jobs.CheckName(name); err != nil {
 			return fmt.Errorf("delete %s: %w", name, err)
 		}
 	}
@@ -305,21 +303,6 @@ func (f *Files) deleteBatch(ctx context.Context, names []string) ([]error, error
 		}
 	}
 	return failed, nil
-}
-
-// checkName refuses keys that are no plain path, and those that only one of the drivers could keep.
-func checkName(name string) error {
-	switch {
-	case name == "":
-		return jobs.Errorf(jobs.CodeInvalid, "an object needs a name")
-	case len(name) > 1024:
-		return jobs.Errorf(jobs.CodeInvalid, "object name %.40q… has more than 1,024 bytes", name)
-	case !utf8.ValidString(name), strings.ContainsRune(name, 0):
-		return jobs.Errorf(jobs.CodeInvalid, "object name %.40q is not plain text", name)
-	case path.IsAbs(name), path.Clean(name) != name, name == ".", name == "..", strings.HasPrefix(name, "../"):
-		return jobs.Errorf(jobs.CodeInvalid, "object name %.40q is not a plain path such as jobs/a/b", name)
-	}
-	return nil
 }
 
 // version is an ETag as a FileRef has it.

@@ -63,7 +63,7 @@ type sent struct {
 
 // Create begins an object that nobody sees before Commit. Large ones are sent on the way, until ctx ends.
 func (f *Files) Create(ctx context.Context, name string) (jobs.FileWriter, error) {
-	if err := errors.Join(checkName(name), ctx.Err()); err != nil {
+	if err := errors.Join(jobs.CheckName(name), ctx.Err()); err != nil {
 		return nil, fmt.Errorf("create %s: %w", name, err)
 	}
 	return &fileWriter{files: f, ctx: ctx, name: name, writer: f.newID()}, nil

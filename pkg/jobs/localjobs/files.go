@@ -9,13 +9,11 @@ import (
 	"io/fs"
 	"iter"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"syscall"
-	"unicode/utf8"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
@@ -39,7 +37,7 @@ var _ jobs.Files = (*Files)(nil)
 func openFiles(dir string, mount map[string]string) (*Files, error) {
 	f := &Files{root: filepath.Join(dir, "objects"), tmp: filepath.Join(dir, "tmp"), mount: map[string]string{}, known: map[string]bool{}}
 	for name, place := range mount {
-		if err := checkName(name); err != nil {
+		if err := jobs.CheckName(name); err != nil {
 			return nil, fmt.Errorf("mount %s: %w", place, err)
 		}
 		abs, err := filepath.Abs(place)
@@ -134,7 +132,7 @@ func (f *Files) open(ctx context.Context, ref jobs.FileRef) (*os.File, jobs.File
 func (f *Files) List(ctx context.Context, prefix string) iter.Seq2[jobs.FileInfo, error] {
 	return func(yield func(jobs.FileInfo, error) bool) {
 		folder := prefix[:strings.LastIndexByte(prefix, '/')+1]
-		if folder != "" && checkName(strings.TrimSuffix(folder, "/")) != nil {
+		if folder != "" && jobs.CheckName(strings.TrimSuffix(folder, "/")) != nil {
 			return // no object has such a name
 		}
 		if err := f.list(ctx, folder, prefix, yield); err != nil && !errors.Is(err, errEnough) {
@@ -225,28 +223,13 @@ func (f *Files) place(ctx context.Context, name string) (string, error) {
 	if err := ctx.Err(); err != nil {
 		return "", err
 	}
-	if err := checkName(name); err != nil {
+	if err := jobs.CheckName(name); err != nil {
 		return "", err
 	}
 	if place, mounted := f.mount[name]; mounted {
 		return place, nil
 	}
 	return filepath.Join(f.root, filepath.FromSlash(name)), nil
-}
-
-// checkName refuses names that would leave the tree, and those that only one of the drivers could keep.
-func checkName(name string) error {
-	switch {
-	case name == "":
-		return jobs.Errorf(jobs.CodeInvalid, "an object needs a name")
-	case len(name) > 1024:
-		return jobs.Errorf(jobs.CodeInvalid, "object name %.40q… has more than 1,024 bytes", name)
-	case !utf8.ValidString(name), strings.ContainsRune(name, 0):
-		return jobs.Errorf(jobs.CodeInvalid, "object name %.40q is not plain text", name)
-	case path.IsAbs(name), path.Clean(name) != name, name == ".", name == "..", strings.HasPrefix(name, "../"):
-		return jobs.Errorf(jobs.CodeInvalid, "object name %.40q is not a plain path such as jobs/a/b", name)
-	}
-	return nil
 }
 
 func describe(name string, fi fs.FileInfo) jobs.FileInfo {
