@@ -2,6 +2,7 @@ package jobs
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"maps"
 	"slices"
@@ -45,6 +46,11 @@ func (r *memRegistry) Entries(_ context.Context, kind Kind, owner string) iter.S
 			}
 		}
 	}
+}
+
+// Listed is of no use to any handler.
+func (r *memRegistry) Listed(context.Context, EntryQuery) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) { yield(Entry{}, errors.New("not listed by time")) }
 }
 
 func (r *memRegistry) SaveEntry(_ context.Context, e *Entry) error {

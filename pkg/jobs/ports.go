@@ -48,8 +48,21 @@ func At(offset int64) OffsetRange { return OffsetRange{From: offset, To: offset 
 type Registry interface {
 	Entry(ctx context.Context, kind Kind, owner, id string) (Entry, error)
 	Entries(ctx context.Context, kind Kind, owner string) iter.Seq2[Entry, error] // by id; owner "" = of all owners, by owner and id
+	// Listed yields the entries of an owner that have a Created, newest first, those of one instant by falling id; with
+	// q.Oldest the other way round. An entry that was saved or dropped a moment ago may still be missed, or shown.
+	// ErrNotFound if q.After is absent.
+	Listed(ctx context.Context, q EntryQuery) iter.Seq2[Entry, error]
 	SaveEntry(ctx context.Context, e *Entry) error
 	DropEntry(ctx context.Context, e Entry) error // of that revision; an absent entry is fine
+}
+
+// EntryQuery selects entries of one owner, by time.
+type EntryQuery struct {
+	Kind   Kind
+	Owner  string
+	Oldest bool   // oldest first
+	After  string // only what follows this entry
+	Limit  int    // at most so many; 0 = all
 }
 
 // Kind is a kind of registry entry.
@@ -64,6 +77,7 @@ type Entry struct {
 	Owner, ID string
 	Revision  int64
 	Body      []byte
+	Created   time.Time // zero = not listed by time; set by the first save and never changed afterwards
 	Expires   time.Time // may be dropped by the store after this; zero = kept
 }
 

@@ -56,10 +56,73 @@ func decodeEntry(kind jobs.Kind, i item) (e jobs.Entry, err error) {
 	if e.Body, err = i.body(); err != nil {
 		return e, err
 	}
+	if at, _, listed := strings.Cut(i.text(attrCreated), "#"); listed {
+		if e.Created, err = time.Parse(createdLayout, at); err != nil {
+			return e, fmt.Errorf("decode when %s was created: %w", e.ID, err)
+		}
+	}
 	if expires := i.number(attrExpires); expires != 0 {
 		e.Expires = time.Unix(expires, 0).UTC()
 	}
 	return e, nil
+}
+
+// Listed yields the entries of an owner that have a Created, by that and id. They share the index of the jobs of a tenant,
+// under the key of their owner, which is no tenant's.
+func (s *Store) Listed(ctx context.Context, q jobs.EntryQuery) iter.Seq2[jobs.Entry, error] {
+	what := fmt.Sprintf("list %s entries of %s by time", q.Kind, q.Owner)
+	return func(yield func(jobs.Entry, error) bool) {
+		of, err := s.entriesByTime(ctx, q)
+		if err != nil {
+			yield(jobs.Entry{}, fmt.Errorf("%s: %w", what, err))
+			return
+		}
+		walk(what, pagesOfListed, q.Limit, func(from item, limit int) ([]jobs.Entry, item, error) {
+			return s.entriesOf(ctx, q.Kind, of, from, limit)
+		})(yield)
+	}
+}
+
+// entriesByTime is the query for the entries of an owner that follow q.After.
+func (s *Store) entriesByTime(ctx context.Context, q jobs.EntryQuery) (query, error) {
+	of := query{
+		index: indexTenant, condition: "#owner = :owner", backwards: !q.Oldest,
+		names: map[string]string{"#owner": attrTenant}, values: item{":owner": text(ownerKey(q.Kind, q.Owner))},
+	}
+	if q.After == "" {
+		return of, nil
+	}
+	after, err := s.Entry(ctx, q.Kind, q.Owner, q.After)
+	if err != nil {
+		return of, err
+	}
+	follows := "<"
+	if q.Oldest {
+		follows = ">"
+	}
+	of.condition += " AND #created " + follows + " :after"
+	of.names["#created"], of.values[":after"] = attrCreated, text(createdKey(after.Created, after.ID))
+	return of, nil
+}
+
+// entriesOf reads a page of the index, and then the entries. The index may be behind them: what was dropped is left out.
+func (s *Store) entriesOf(ctx context.Context, kind jobs.Kind, q query, from item, limit int) ([]jobs.Entry, item, error) {
+	items, next, err := s.indexed(ctx, q, from, limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	var found []jobs.Entry
+	for _, i := range items {
+		if i[attrDropped] != nil {
+			continue
+		}
+		e, err := decodeEntry(kind, i)
+		if err != nil {
+			return found, nil, err
+		}
+		found = append(found, e)
+	}
+	return found, next, nil
 }
 
 // Entries yields the entries of an owner, or of all, by owner and id. The owners are found in an index.
@@ -131,6 +194,9 @@ func (s *Store) SaveEntry(ctx context.Context, e *jobs.Entry) error {
 		if i[attrBody], err = pack(e.Body); err != nil {
 			return fmt.Errorf("save %s %s of %s: %w", e.Kind, e.ID, e.Owner, err)
 		}
+	}
+	if !e.Created.IsZero() {
+		i[attrTenant], i[attrCreated] = text(ownerKey(e.Kind, e.Owner)), text(createdKey(e.Created, e.ID))
 	}
 	if !e.Expires.IsZero() {
 		i[attrExpires] = number(seconds(e.Expires))

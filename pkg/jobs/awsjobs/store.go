@@ -50,6 +50,7 @@ var (
 	pagesOfSplits  = pages{16, 1024}
 	pagesOfChunks  = pages{32, 2048}
 	pagesOfEntries = pages{32, 2048}
+	pagesOfListed  = pages{25, maxBatch}
 )
 
 // NewStore makes a Store. The client's retries are all there are.
@@ -97,7 +98,7 @@ func (s *Store) SaveJob(ctx context.Context, j *jobs.Job) error {
 	body, err := jobs.EncodeRecord(j)
 	if err == nil {
 		i, expires := jobKey(j.ID), int64(0)
-		i[attrTenant], i[attrCreated] = text(tenantKey(j.Tenant)), text(createdKey(j))
+		i[attrTenant], i[attrCreated] = text(tenantKey(j.Tenant)), text(createdKey(j.Created, string(j.ID)))
 		if !j.Closed {
 			i[attrOpen] = text(openJobs)
 		}
@@ -117,10 +118,10 @@ func (s *Store) SaveJob(ctx context.Context, j *jobs.Job) error {
 // tenantKey is never empty, as a key must not be.
 func tenantKey(tenant string) string { return "T#" + tenant }
 
-// createdKey sorts the jobs of a tenant by when they were created, those of one instant by id.
-func createdKey(j *jobs.Job) string {
-	return j.Created.UTC().Format("2006-01-02T15:04:05.000000000Z") + "#" + string(j.ID)
-}
+// createdKey sorts the jobs of a tenant, and the entries of an owner, by when they were created, those of one instant by id.
+func createdKey(at time.Time, id string) string { return at.UTC().Format(createdLayout) + "#" + id }
+
+const createdLayout = "2006-01-02T15:04:05.000000000Z"
 
 // Jobs yields the jobs of a tenant, newest first, those of one instant by falling id; or the open jobs, by id.
 func (s *Store) Jobs(ctx context.Context, q jobs.JobQuery) iter.Seq2[jobs.Job, error] {
@@ -163,22 +164,14 @@ func (s *Store) jobsOfTenant(ctx context.Context, q jobs.JobQuery) (query, error
 		return of, fmt.Errorf("find job %s to go on after: %w", q.After, err)
 	}
 	of.condition += " AND #created < :after"
-	of.names["#created"], of.values[":after"] = attrCreated, text(createdKey(&after))
+	of.names["#created"], of.values[":after"] = attrCreated, text(createdKey(after.Created, string(after.ID)))
 	return of, nil
 }
 
 // jobs reads a page of an index, and then the jobs. The index may be behind them, so they say themselves whether they
 // belong.
 func (s *Store) jobs(ctx context.Context, q query, from item, limit int, belongs func(*jobs.Job) bool) ([]jobs.Job, item, error) {
-	listed, next, err := s.page(ctx, q, from, limit)
-	if err != nil {
-		return nil, nil, err
-	}
-	keys := make([]item, len(listed))
-	for n, i := range listed {
-		keys[n] = i.key()
-	}
-	items, err := s.getAll(ctx, keys)
+	items, next, err := s.indexed(ctx, q, from, limit)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -193,6 +186,20 @@ func (s *Store) jobs(ctx context.Context, q query, from item, limit int, belongs
 		}
 	}
 	return found, next, nil
+}
+
+// indexed reads a page of an index, of at most maxBatch, and then the items that it lists, as they are now.
+func (s *Store) indexed(ctx context.Context, q query, from item, limit int) (items []item, next item, err error) {
+	listed, next, err := s.page(ctx, q, from, limit)
+	if err != nil {
+		return nil, nil, err
+	}
+	keys := make([]item, len(listed))
+	for n, i := range listed {
+		keys[n] = i.key()
+	}
+	items, err = s.getAll(ctx, keys)
+	return items, next, err
 }
 
 // Split reads a split.

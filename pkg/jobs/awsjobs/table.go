@@ -16,7 +16,7 @@ import (
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
-// Attributes of an item. Tenant and created are of jobs only. Open is what makes an item listed across its owners: jobs
+// Attributes of an item. Tenant and created are of jobs, and of the entries that are listed by time. Open is what makes an item listed across its owners: jobs
 // have it while they are not closed, entries of the registry always.
 const (
 	attrKey     = "pk"

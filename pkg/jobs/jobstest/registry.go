@@ -27,6 +27,8 @@ func TestRegistry(t *testing.T, open func(t *testing.T) jobs.Registry) {
 		{"OneOfManyRacingEntriesWins", oneOfManyRacingEntriesWins},
 		{"EntriesAreListedByOwnerAndID", entriesAreListedByOwnerAndID},
 		{"EntriesCanBeSavedWhileIterating", entriesCanBeSavedWhileIterating},
+		{"EntriesAreListedByTime", entriesAreListedByTime},
+		{"DroppedEntriesAreListedNoMore", droppedEntriesAreListedNoMore},
 	} {
 		t.Run(claim.name, func(t *testing.T) { claim.test(t, open(t)) })
 	}

@@ -22,10 +22,13 @@ import (
 
 // schemaVersion is the layout that this code reads and writes. A file of a higher one is refused; a file of a lower one
 // is brought up to it when it is opened.
-const schemaVersion = 1
+const schemaVersion = len(schema)
 
-// schema holds records as JSON beside what they are found and compared by. Times are nanoseconds since 1970, 0 = none.
-const schema = `
+// schema is the steps from each layout to the next. A step that was released is never changed. Records are JSON beside what
+// they are found and compared by; times are nanoseconds since 1970, 0 = none.
+var schema = [...]string{schema1, schema2}
+
+const schema1 = `
 CREATE TABLE jobs (
 	id TEXT PRIMARY KEY,
 	revision INTEGER NOT NULL,
@@ -89,6 +92,11 @@ CREATE TABLE dead_letters (
 	body BLOB NOT NULL
 );
 CREATE INDEX dead_letters_by_queue ON dead_letters (queue, id);
+`
+
+const schema2 = `
+ALTER TABLE entries ADD COLUMN created INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX entries_by_time ON entries (kind, owner, created, id) WHERE created <> 0;
 `
 
 // readers is how many reads run at once. A read takes some 50 µs of CPU, so more would only take memory.
@@ -180,7 +188,12 @@ func migrate(ctx context.Context, conn *sql.Conn) error {
 		return err
 	}
 	defer tx.Rollback() //nolint:errcheck // after Commit there is nothing to undo
-	if _, err := tx.ExecContext(ctx, schema+fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
+	for _, step := range schema[version:] {
+		if _, err := tx.ExecContext(ctx, step); err != nil {
+			return err
+		}
+	}
+	if _, err := tx.ExecContext(ctx, fmt.Sprintf("PRAGMA user_version = %d", schemaVersion)); err != nil {
 		return err
 	}
 	return tx.Commit()

@@ -180,6 +180,10 @@ func (r faultRegistry) Entries(ctx context.Context, kind jobs.Kind, owner string
 	return faultSeq(r.f, "Entries", owner, r.Registry.Entries(ctx, kind, owner))
 }
 
+func (r faultRegistry) Listed(ctx context.Context, q jobs.EntryQuery) iter.Seq2[jobs.Entry, error] {
+	return faultSeq(r.f, "Listed", q.Owner, r.Registry.Listed(ctx, q))
+}
+
 func (r faultRegistry) SaveEntry(ctx context.Context, e *jobs.Entry) error {
 	saved := *e
 	err := r.f.call("SaveEntry", e.ID, func() error { return r.Registry.SaveEntry(ctx, &saved) })

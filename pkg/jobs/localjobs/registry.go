@@ -5,6 +5,7 @@ import (
 	"database/sql"
 	"fmt"
 	"iter"
+	"math"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
@@ -36,10 +37,33 @@ func (s *Store) Entries(ctx context.Context, kind jobs.Kind, owner string) iter.
 	})
 }
 
+// Listed yields the entries of an owner that have a Created, by that and id.
+func (s *Store) Listed(ctx context.Context, q jobs.EntryQuery) iter.Seq2[jobs.Entry, error] {
+	stmt, first := s.entriesNewest, int64(math.MaxInt64)
+	if q.Oldest {
+		stmt, first = s.entriesOldest, math.MinInt64
+	}
+	what := fmt.Sprintf("list %s entries of %s by time", q.Kind, q.Owner)
+	return walk(what, entriesPage, q.Limit, func(after *jobs.Entry, limit int) ([]jobs.Entry, error) {
+		created, id := first, ""
+		switch {
+		case after != nil:
+			created, id = nanos(after.Created), after.ID
+		case q.After != "":
+			e, err := s.Entry(ctx, q.Kind, q.Owner, q.After)
+			if err != nil {
+				return nil, err
+			}
+			created, id = nanos(e.Created), e.ID
+		}
+		return collect(ctx, stmt, scanEntry, string(q.Kind), q.Owner, created, id, limit)
+	})
+}
+
 func scanEntry(row *sql.Rows) (e jobs.Entry, err error) {
-	var expires int64
-	err = row.Scan(&e.Kind, &e.Owner, &e.ID, &e.Revision, &expires, &e.Body)
-	e.Expires = fromNanos(expires)
+	var created, expires int64
+	err = row.Scan(&e.Kind, &e.Owner, &e.ID, &e.Revision, &created, &expires, &e.Body)
+	e.Created, e.Expires = fromNanos(created), fromNanos(expires)
 	return e, err
 }
 
@@ -56,7 +80,7 @@ func (s *Store) SaveEntry(ctx context.Context, e *jobs.Entry) error {
 		if err := s.nextEntryRevision.QueryRow().Scan(&revision); err != nil {
 			return err
 		}
-		columns := append([]any{revision, nanos(e.Expires), e.Body}, key...)
+		columns := append([]any{revision, nanos(e.Created), nanos(e.Expires), e.Body}, key...)
 		if e.Revision != 0 {
 			saved, err = hits(s.updateEntry.Exec(append(columns, e.Revision)...))
 			return err

@@ -21,7 +21,7 @@ type Store struct {
 
 	jobPosition, jobsOfTenant, jobsOpen *sql.Stmt
 
-	entry, entriesOfOwner, entriesOfAll                                   *sql.Stmt
+	entry, entriesOfOwner, entriesOfAll, entriesNewest, entriesOldest     *sql.Stmt
 	expireEntries, nextEntryRevision, insertEntry, updateEntry, dropEntry *sql.Stmt
 }
 
@@ -71,16 +71,20 @@ func newStore(ctx context.Context, db *database, now func() time.Time) (*Store, 
 			ORDER BY created DESC, id DESC LIMIT ?`),
 		jobsOpen: p.read(`SELECT body, revision FROM jobs WHERE open = 1 AND id > ? ORDER BY id LIMIT ?`),
 
-		entry: p.read(`SELECT kind, owner, id, revision, expires, body FROM entries WHERE kind = ? AND owner = ? AND id = ?`),
-		entriesOfOwner: p.read(`SELECT kind, owner, id, revision, expires, body FROM entries
+		entry: p.read(`SELECT kind, owner, id, revision, created, expires, body FROM entries WHERE kind = ? AND owner = ? AND id = ?`),
+		entriesOfOwner: p.read(`SELECT kind, owner, id, revision, created, expires, body FROM entries
 			WHERE kind = ? AND owner = ? AND id > ? ORDER BY id LIMIT ?`),
-		entriesOfAll: p.read(`SELECT kind, owner, id, revision, expires, body FROM entries
+		entriesOfAll: p.read(`SELECT kind, owner, id, revision, created, expires, body FROM entries
 			WHERE kind = ? AND (owner, id) > (?, ?) ORDER BY owner, id LIMIT ?`),
+		entriesNewest: p.read(`SELECT kind, owner, id, revision, created, expires, body FROM entries
+			WHERE kind = ? AND owner = ? AND created <> 0 AND (created, id) < (?, ?) ORDER BY created DESC, id DESC LIMIT ?`),
+		entriesOldest: p.read(`SELECT kind, owner, id, revision, created, expires, body FROM entries
+			WHERE kind = ? AND owner = ? AND created <> 0 AND (created, id) > (?, ?) ORDER BY created, id LIMIT ?`),
 		expireEntries:     p.write(`DELETE FROM entries WHERE expires > 0 AND expires < ?`),
 		nextEntryRevision: p.write(`UPDATE entry_revisions SET last = last + 1 RETURNING last`),
-		insertEntry: p.write(`INSERT INTO entries (revision, expires, body, kind, owner, id) VALUES (?, ?, ?, ?, ?, ?)
+		insertEntry: p.write(`INSERT INTO entries (revision, created, expires, body, kind, owner, id) VALUES (?, ?, ?, ?, ?, ?, ?)
 			ON CONFLICT DO NOTHING`),
-		updateEntry: p.write(`UPDATE entries SET revision = ?, expires = ?, body = ?
+		updateEntry: p.write(`UPDATE entries SET revision = ?, created = ?, expires = ?, body = ?
 			WHERE kind = ? AND owner = ? AND id = ? AND revision = ?`),
 		dropEntry: p.write(`DELETE FROM entries WHERE kind = ? AND owner = ? AND id = ? AND revision = ?`),
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"iter"
 	"maps"
@@ -251,6 +252,13 @@ func (r *registry) Entries(ctx context.Context, kind jobs.Kind, owner string) it
 				return
 			}
 		}
+	}
+}
+
+// Listed is of no use to any handler.
+func (r *registry) Listed(context.Context, jobs.EntryQuery) iter.Seq2[jobs.Entry, error] {
+	return func(yield func(jobs.Entry, error) bool) {
+		yield(jobs.Entry{}, errors.New("the simulator lists nothing by time"))
 	}
 }
 
