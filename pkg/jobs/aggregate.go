@@ -216,6 +216,11 @@ func (a *Aggregate) fold(ctx context.Context, j *Job, s *Split) error {
 	if err := a.Ledger.SaveSplit(ctx, s); err != nil {
 		return fmt.Errorf("save it: %w", err)
 	}
+	if news && !s.Settled {
+		if err := a.heedTolerance(ctx, j); err != nil {
+			return err
+		}
+	}
 	if j.Stop != nil && !s.Settled {
 		return &Deferred{Until: f.LeaseEnds.Add(time.Second), Why: "a worker still holds a chunk of the stopped job"}
 	}

@@ -66,6 +66,7 @@ type checker struct {
 	job     *Job
 	summary checkSummary
 	items   int64
+	models  map[string]bool // of valid lines; more than one are enough to know
 	runs    []idRun
 	first   []int64      // lines before each split
 	lines   []int64      // of each split
@@ -75,7 +76,7 @@ type checker struct {
 
 // checkToFiles checks the whole job and writes what it found. Memory stays within budget (0 = 64 MiB) and a bit a line.
 func checkToFiles(ctx context.Context, files Files, ledger Ledger, j *Job, budget int64) (*checker, error) {
-	c := &checker{files: files, job: j, summary: checkSummary{V: SchemaVersion}, losers: map[int]Bits{}}
+	c := &checker{files: files, job: j, summary: checkSummary{V: SchemaVersion}, losers: map[int]Bits{}, models: map[string]bool{}}
 	if err := c.gather(ctx, ledger); err != nil {
 		return nil, err
 	}
@@ -125,6 +126,9 @@ func (c *checker) gather(ctx context.Context, ledger Ledger) error {
 		c.lines = append(c.lines, cuts.Lines)
 		c.runs = append(c.runs, cuts.runs()...)
 		c.items += cuts.Items
+		for model := range cuts.Models {
+			c.models[model] = true
+		}
 		c.summary.Violations += cuts.Violations
 		for _, v := range cuts.Kept[:min(len(cuts.Kept), MaxKeptViolations-len(c.summary.Kept))] {
 			v.Line += lines
@@ -204,7 +208,18 @@ func (c *checker) writeDuplicates(ctx context.Context, n int) (int, error) {
 
 // checked is what the job's record keeps of it.
 func (c *checker) checked() *Checked {
-	return &Checked{Summary: FileRef{Name: checkName(c.job.ID, "summary")}, Violations: c.summary.Violations, Items: c.items}
+	return &Checked{Summary: FileRef{Name: checkName(c.job.ID, "summary")}, Violations: c.summary.Violations, Items: c.items, Model: c.model()}
+}
+
+// model is the one that all valid lines name, or "".
+func (c *checker) model() string {
+	if len(c.models) != 1 {
+		return ""
+	}
+	for model := range c.models {
+		return model
+	}
+	return ""
 }
 
 // stop is the verdict: why the job must not run, or nil.

@@ -115,120 +115,21 @@ func (p *pieceWriter) commit(ctx context.Context, to int) ([]Piece, error) {
 
 // chunk writes a chunk's lines; c is nil if it was never claimed.
 func (p *pieceWriter) chunk(ctx context.Context, m *ChunkMessage, c *Chunk) error {
+	lines := outcomeLines{files: p.a.Files, parts: p.a.parts, job: p.job}
 	if c == nil {
 		c = newChunk(m)
 	}
-	if !c.Done() {
-		return p.openChunk(ctx, m, c)
-	}
-	return p.outcomes(ctx, c, nil)
+	return lines.write(ctx, m, c, c.Items(), p.file(ctx))
 }
 
-// openChunk writes a chunk with items that have no outcome: the input is read again for their ids.
-func (p *pieceWriter) openChunk(ctx context.Context, m *ChunkMessage, c *Chunk) error {
-	data, err := readChunkBytes(ctx, p.a.Files, p.job, m)
-	if err != nil {
-		return err
+// file is where the line of an item goes.
+func (p *pieceWriter) file(ctx context.Context) func(ordinal int, failed bool) (io.Writer, error) {
+	return func(_ int, failed bool) (io.Writer, error) {
+		if failed {
+			return p.errors.open(ctx)
+		}
+		return p.answers.open(ctx)
 	}
-	parser := newLineParser(p.job.Endpoint, p.job.Cut.LineBytes)
-	lines := make(map[int][]byte)
-	open := c.Open()
-	for ordinal, l := range splitLines(data, m.Offset, m.Lines) {
-		if open.Has(ordinal) {
-			parsed, _ := parser.parse(l.content)
-			code, message := p.unfinished(c, ordinal)
-			lines[ordinal] = append(appendError(nil, lineID(p.job.ID, l.offset), parsed.CustomID, code, message), '\n')
-		}
-	}
-	return p.outcomes(ctx, c, lines)
-}
-
-// unfinished says why an item has no outcome.
-func (p *pieceWriter) unfinished(c *Chunk, ordinal int) (code, message string) {
-	last := ""
-	for _, g := range c.Errors {
-		if g.Items.Has(ordinal) {
-			code, last = g.Code, g.Message
-		}
-	}
-	switch {
-	case c.Dead && code != "":
-		return code, last
-	case p.job.Stop != nil && p.job.Stop.As == PhaseCancelled:
-		code, message = ItemCancelled, "This request was not executed because the batch was cancelled."
-	default:
-		code, message = ItemExpired, "This request could not be executed before the completion window expired."
-	}
-	if last != "" {
-		message += " Last error: " + last
-	}
-	return code, message
-}
-
-// outcomes copies the chunk's lines from its parts, by rising ordinal; an item without an outcome has its line in lines,
-// unless it is spent and a part keeps its last error.
-func (p *pieceWriter) outcomes(ctx context.Context, c *Chunk, lines map[int][]byte) error {
-	from := make([]int, c.Lines) // ordinal → index of its part + 1
-	for i, part := range c.Parts {
-		for o := range part.Mask.Ordinals {
-			from[o] = i + 1
-		}
-		if c.Dead {
-			for o := range part.Samples.And(c.Open()).Ordinals {
-				from[o] = i + 1
-			}
-		}
-	}
-	readers := make([]*partReader, len(c.Parts))
-	defer func() {
-		for _, r := range readers {
-			if r != nil {
-				r.close()
-			}
-		}
-	}()
-	last := lastUse(from, len(c.Parts))
-	for o := range c.Items().Ordinals {
-		to := &p.errors
-		if c.Resolved.Has(o) && !c.Failed.Has(o) {
-			to = &p.answers
-		}
-		w, err := to.open(ctx)
-		if err != nil {
-			return err
-		}
-		i := from[o] - 1
-		if i < 0 {
-			if _, err := w.Write(lines[o]); err != nil {
-				return fmt.Errorf("write %s: %w", to.name, err)
-			}
-			continue
-		}
-		if readers[i] == nil {
-			if readers[i], err = p.a.parts.open(ctx, partName(c.ID, c.Parts[i].Attempt, c.Parts[i].Seq)); err != nil {
-				return err
-			}
-		}
-		if err := readers[i].copyLine(w, o, !c.Resolved.Has(o)); err != nil {
-			return fmt.Errorf("read part %d-%d: %w", c.Parts[i].Attempt, c.Parts[i].Seq, err)
-		}
-		if last[i] == o { // a chunk may have thousands of parts: keep open only what is still needed
-			readers[i].close()
-			readers[i] = nil
-		}
-	}
-	return nil
-}
-
-// lastUse is the last ordinal that each part is needed for.
-func lastUse(from []int, parts int) []int {
-	last := make([]int, parts)
-	for o, i := range from {
-		if i > 0 {
-			last[i-1] = o
-		}
-	}
-	return last
 }
 
 // lazyFile is an object that is begun with its first byte.

@@ -136,7 +136,7 @@ func (c *compacting) of(m *ChunkMessage) []inputLine {
 
 // submit opens the job and lets ingest cut it.
 func (c *compacting) submit(t *rapid.T, cut Cut) {
-	c.ports = Ports{Ledger: c.ledger, Queue: workList{c: c}, Files: failingFiles{c.files, c}, Now: c.tick}.WithDefaults()
+	c.ports = Ports{Ledger: c.ledger, Registry: newMemRegistry(), Queue: workList{c: c}, Files: failingFiles{c.files, c}, Now: c.tick}.WithDefaults()
 	var input strings.Builder
 	for _, l := range c.lines {
 		input.WriteString(l.text + "\n")

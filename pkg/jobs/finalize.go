@@ -80,15 +80,27 @@ func (a *Aggregate) join(ctx context.Context, j *Job, of Generation, kind string
 	if len(pieces) == 0 {
 		return nil, nil
 	}
-	name := fmt.Sprintf("files/%s/%s", j.Tenant, outputID(j.ID, of, kind))
+	name := FileObject(j.Tenant, outputID(j.ID, of, kind))
 	info, err := a.Files.Concat(ctx, name, pieces)
 	if errors.Is(err, ErrExists) {
 		info, err = a.Files.Stat(ctx, name)
+	}
+	if err == nil {
+		err = a.noteFile(ctx, j, info, j.outputFile(kind, a.Now()))
 	}
 	if err != nil {
 		return nil, fmt.Errorf("join %d pieces of %s: %w", len(pieces), kind, err)
 	}
 	return &info, nil
+}
+
+// outputFile is an output as its owner will know it. Its time begins when it is made.
+func (j *Job) outputFile(kind string, now time.Time) File {
+	f := File{Name: fmt.Sprintf("%s_%s.jsonl", j.ID, kind), Purpose: PurposeBatchOutput, Created: now, Job: j.ID}
+	if j.KeepOutput > 0 {
+		f.Expires = now.Add(j.KeepOutput)
+	}
+	return f
 }
 
 // outputID is the id of an output file: each generation of a job has its own.

@@ -91,6 +91,9 @@ func (j *Job) opened(now time.Time) {
 	j.moveTo(PhaseValidating, now)
 }
 
+// Resubmit sends everybody to look at a job that was submitted before, unless they have looked already.
+func Resubmit(ctx context.Context, p Ports, j *Job) error { return sendIfNew(ctx, &p, j) }
+
 // sendIfNew sends everybody to look at a job that is still validating: who opened it may have died before that.
 func sendIfNew(ctx context.Context, p *Ports, j *Job) error {
 	if j.Phase != PhaseValidating {

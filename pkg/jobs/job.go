@@ -77,6 +77,9 @@ type Job struct {
 	MaxCalls   int // counted calls of an item before it is given up
 	HashKey    [16]byte
 
+	Tolerated  *float64      `json:",omitempty"` // per cent of its outcomes that may be failures before it pauses; nil = any
+	KeepOutput time.Duration `json:",omitempty"` // its files, from when they are made; 0 = FileKept
+
 	Phase    Phase
 	Entered  map[Phase]time.Time // when it last entered each
 	Stop     *Stop               `json:",omitempty"`
@@ -143,6 +146,7 @@ const (
 	PauseOutage     = "outage"
 	PauseCredential = "credential"
 	PauseOperator   = "operator"
+	PauseTolerated  = "tolerated_failures"
 )
 
 // Cut says where chunks end. It is pinned in the job when it is opened.
@@ -172,6 +176,7 @@ type Checked struct {
 	Summary    FileRef // jobs/<job>/check/summary: the violations kept, and the first line of each split
 	Violations int     // all of them, kept or counted
 	Items      int64
+	Model      string `json:",omitempty"` // of all valid lines; "" = they have none, or several
 }
 
 // Outputs are the files of one generation. A file without lines is nil.

@@ -479,7 +479,8 @@ func TestOutcomesOfSeveralPartsComeOutInInputOrder(t *testing.T) {
 		}
 		a := &Aggregate{parts: newParts(files), visitor: visitor{Ports: Ports{Files: files}}}
 		p := &pieceWriter{a: a, job: &Job{}, answers: lazyFile{files: files, name: "answers"}, errors: lazyFile{files: files, name: "errors"}}
-		if err := p.outcomes(context.Background(), &c, open); err != nil {
+		lines := outcomeLines{files: files, parts: a.parts, job: p.job}
+		if err := lines.copy(context.Background(), &c, c.Items(), sources(&c), open, p.file(context.Background())); err != nil {
 			t.Fatal(err)
 		}
 		if _, err := p.commit(context.Background(), 1); err != nil {

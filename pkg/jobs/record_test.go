@@ -171,7 +171,7 @@ func TestLargestJobRecordFitsItsStore(t *testing.T) {
 		Cut: DefaultCut(1 << 50), OnInvalid: InvalidFails, MaxCalls: math.MaxInt, Phase: PhaseInProgress, Entered: map[Phase]time.Time{},
 		Stop:    &Stop{PhaseCancelled, longestWord, longestSentence + longestSentence, latest},
 		Pause:   &Pause{PauseCredential, longestSentence + longestSentence, latest, latest, &ChunkID{longestID, MaxJobSplits, math.MaxInt64}},
-		Checked: &Checked{file, math.MaxInt, math.MaxInt64}, Totals: largestTotals(), Outputs: &Outputs{Generation{255}, info, info, largestTotals()},
+		Checked: &Checked{file, math.MaxInt, math.MaxInt64, longestWord}, Totals: largestTotals(), Outputs: &Outputs{Generation{255}, info, info, largestTotals()},
 		Tries: largestTries(), Created: latest, Deadline: latest, Window: math.MaxInt64, MovedAt: latest, ResentAt: latest,
 		Resends: math.MaxInt, Closed: true, Metadata: map[string]string{},
 	}

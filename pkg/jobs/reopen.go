@@ -117,6 +117,15 @@ func Progress(ctx context.Context, p Ports, j *Job) (Totals, error) {
 	return sum, nil
 }
 
+// Folded sums up a job from the last folds of its splits, which are newer than its own: one list, whatever its size.
+func Folded(ctx context.Context, l Ledger, j *Job) (Totals, error) {
+	all, err := survey(j, l.Splits(ctx, j.ID))
+	if err != nil {
+		return Totals{}, fmt.Errorf("sum up job %s: %w", j.ID, err)
+	}
+	return all.Totals, nil
+}
+
 // resend sends every message that the ledger says is missing. Those that are not missing after all change nothing.
 func (p *Ports) resend(ctx context.Context, j *Job) error {
 	for n := range j.Splits() {

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"path"
 	"strings"
 	"time"
 )
@@ -122,15 +123,15 @@ func inboxTenant(name string) (string, error) {
 	switch {
 	case !whole:
 		return "", Errorf(CodeInvalid, "open the job of upload %q: it is in no tenant's folder; upload to inbox/<tenant>/", name)
-	case !plainElement(tenant):
+	case !PlainTenant(tenant):
 		return "", Errorf(CodeInvalid, "open the job of upload %q: %q is no tenant: it takes 1 to 64 letters, digits, - and _", name, tenant)
 	default:
 		return tenant, nil
 	}
 }
 
-// plainElement tells whether a stranger's word can be an element of a path, and a key, as it is.
-func plainElement(s string) bool {
+// PlainTenant tells whether a word can be a tenant: an element of a path, and a key, as it is.
+func PlainTenant(s string) bool {
 	other := func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 	}
@@ -195,6 +196,10 @@ func (in *Ingest) makeInput(ctx context.Context, j *Job, m *UploadMessage) error
 		}
 	}
 	j.Input, j.InputBytes, j.Cut = input.FileRef, input.Bytes, DefaultCut(input.Bytes)
+	name := path.Base(m.Upload.Name)
+	if err := in.noteFile(ctx, j, input, File{Name: name, Purpose: PurposeBatch, Used: true}); err != nil {
+		return err
+	}
 	r := &inputReader{ctx: ctx, files: in.Files, input: j.Input, end: j.InputBytes, span: 1 << 20}
 	defer r.Close()
 	endpoint, first, err := firstEndpoint(r, j.Cut.LineBytes)
@@ -210,7 +215,7 @@ func (in *Ingest) makeInput(ctx context.Context, j *Job, m *UploadMessage) error
 
 // inputName is the name of an object that is made of an upload. It follows from the job.
 func inputName(j *Job, kind string) string {
-	return fmt.Sprintf("files/%s/file-%s", j.Tenant, digestHex(string(j.ID)+"/"+kind, 0, 0)[:24])
+	return FileObject(j.Tenant, "file-"+digestHex(string(j.ID)+"/"+kind, 0, 0)[:24])
 }
 
 // copyUpload copies the upload, unless that was done: a big one that took a whole try is not copied again in the next. Only
