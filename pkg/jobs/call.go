@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,6 +39,14 @@ func (w *Worker) do(ctx context.Context, c *call) result {
 		w.Watch.CallStarted(g.ID.Upstream, g.ID.Model)
 	}
 	answer, fault := callOnce(ctx, g.upstream, c.request)
+	if w.opt.RequestIDs {
+		answer.RequestID = cmp.Or(answer.RequestID, requestID(c.id))
+		if fault != nil && fault.RequestID == "" {
+			own := *fault
+			own.RequestID = requestID(c.id)
+			fault = &own
+		}
+	}
 	ended := w.Now()
 	r := result{ordinal: c.ordinal, fault: fault}
 	if fault == nil {

@@ -30,6 +30,9 @@ func lineID(job JobID, offset int64) string {
 	return "batch_req_" + digestHex(string(job), offset, 0)
 }
 
+// requestID is that of an answer whose upstream gave it none: it follows from the line's.
+func requestID(lineID string) string { return "req_" + strings.TrimPrefix(lineID, "batch_req_") }
+
 // idempotencyKey is the same for every call of an item, until a redrive asks anew.
 func idempotencyKey(job JobID, offset int64, burial int) string {
 	return "fanout-" + digestHex(string(job)+"/call", offset, int64(burial))

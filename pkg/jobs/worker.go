@@ -32,6 +32,9 @@ type WorkerOptions struct {
 	// Route finds where a model is served: the name under which it is known, and the upstream itself.
 	Route func(model string) (name string, u Upstream)
 
+	// RequestIDs gives an answer whose upstream gave it no id one of ours: the wire has no answer without.
+	RequestIDs bool
+
 	Concurrency     int           // calls in flight for each upstream+model, at most; 64
 	HeldBytes       int64         // bytes of input held by claimed chunks; 64 MiB
 	CallTimeout     time.Duration // an item starts only if this fits before the context's deadline; 120 s

@@ -1,0 +1,72 @@
+package batchapi
+
+import (
+	"bytes"
+	"net/http"
+	"strconv"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
+)
+
+// Limits of a page of results.
+const (
+	resultsPage     = 1000
+	maxResultsPage  = 10_000
+	resultsPageSize = 4 << 20 // bytes: the line that reaches it is the last; no front door takes much more
+)
+
+// Headers of a page of results, whose body is lines only: where to go on, and what is to be had there.
+const (
+	HeaderResultsAfter = "Fanout-Results-After" // what ?after= goes on with
+	HeaderResultsState = "Fanout-Results-State" // more, pending (the next chunk is still open), or complete
+)
+
+// readResults gives results in input order, as far as they are there: those of a running batch up to its first open chunk.
+func (h *Handler) readResults(w http.ResponseWriter, r *http.Request, c Caller) error {
+	q := r.URL.Query()
+	page, err := pageOf(r, resultsPage, maxResultsPage)
+	if err != nil {
+		return err
+	}
+	read := jobs.ReadQuery{Items: page.limit, Bytes: resultsPageSize}
+	if page.after != "" {
+		if read.After, err = jobs.ParseCursor(page.after); err != nil {
+			return invalid("after", "Invalid 'after': '%.80s' is no place in the results; it is what the header %s said.", page.after, HeaderResultsAfter)
+		}
+	}
+	switch status := q.Get("status"); status {
+	case "":
+	case "completed":
+		read.Only = jobs.OnlyAnswered
+	case "failed":
+		read.Only = jobs.OnlyFailed
+	default:
+		return invalid("status", "Invalid 'status': %.20q is neither 'completed' nor 'failed'.", status)
+	}
+	switch include := q.Get("include"); include {
+	case "":
+	case "input":
+		read.Input = true
+	default:
+		return invalid("include", "Invalid 'include': %.20q is not 'input'.", include)
+	}
+	j, err := h.job(r.Context(), c, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	var lines bytes.Buffer
+	at, err := jobs.ReadOutcomes(r.Context(), h.ports, &j, read, func(line []byte) error {
+		lines.Write(line)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/x-ndjson")
+	w.Header().Set("Content-Length", strconv.Itoa(lines.Len()))
+	w.Header().Set(HeaderResultsAfter, at.Next.String())
+	w.Header().Set(HeaderResultsState, string(at.State))
+	w.WriteHeader(http.StatusOK)
+	_, err = lines.WriteTo(w)
+	return err
+}

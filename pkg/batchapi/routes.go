@@ -1,0 +1,49 @@
+package batchapi
+
+import (
+	"net/http"
+)
+
+// route is one thing that can be asked for.
+type route struct {
+	pattern string // of http.ServeMux
+	scope   Scope  // what the caller's key must allow; "" = anybody may
+	body    int64  // bytes of the request at most; 0 = it has none worth reading, bodyOfFile = what a file may have
+	serve   func(h *Handler, w http.ResponseWriter, r *http.Request, c Caller) error
+}
+
+const (
+	bodyOfFile = -1
+	bodyOfJSON = 1 << 20
+)
+
+// routes is the table of all there is.
+var routes = []route{
+	{"GET /healthz", "", 0, (*Handler).health},
+
+	{"POST /v1/files", ScopeSubmit, bodyOfFile, (*Handler).createFile},
+	{"GET /v1/files", ScopeRead, 0, (*Handler).listFiles},
+	{"GET /v1/files/{id}", ScopeRead, 0, (*Handler).getFile},
+	{"DELETE /v1/files/{id}", ScopeSubmit, 0, (*Handler).deleteFile},
+	{"GET /v1/files/{id}/content", ScopeRead, 0, (*Handler).readFile},
+	{"PUT /v1/files/{id}/content", "", bodyOfFile, (*Handler).bringFile}, // a token of the file lets in
+
+	{"POST /v1/uploads", ScopeSubmit, bodyOfJSON, (*Handler).createUpload},
+	{"POST /v1/uploads/{id}/parts", ScopeSubmit, bodyOfFile, (*Handler).addPart},
+	{"POST /v1/uploads/{id}/complete", ScopeSubmit, bodyOfJSON, (*Handler).completeUpload},
+	{"POST /v1/uploads/{id}/cancel", ScopeSubmit, bodyOfJSON, (*Handler).cancelUpload},
+
+	{"POST /v1/batches", ScopeSubmit, bodyOfJSON, (*Handler).createBatch},
+	{"GET /v1/batches", ScopeRead, 0, (*Handler).listBatches},
+	{"GET /v1/batches/{id}", ScopeRead, 0, (*Handler).getBatch},
+	{"POST /v1/batches/{id}/cancel", ScopeSubmit, bodyOfJSON, (*Handler).cancelBatch},
+	{"GET /v1/batches/{id}/results", ScopeRead, 0, (*Handler).readResults},
+	{"GET /v1/batches/{id}/events", ScopeRead, 0, (*Handler).watchBatch},
+
+	{"GET /v1/models", ScopeRead, 0, (*Handler).listModels},
+	{"GET /v1/models/{id...}", ScopeRead, 0, (*Handler).getModel},
+
+	{"POST /fanout/v1/keys", ScopeOperate, bodyOfJSON, (*Handler).createKey},
+	{"GET /fanout/v1/keys", ScopeOperate, 0, (*Handler).listKeys},
+	{"DELETE /fanout/v1/keys/{id}", ScopeOperate, 0, (*Handler).revokeKey},
+}
