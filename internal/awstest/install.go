@@ -46,15 +46,21 @@ func Install(ctx context.Context) error {
 
 // installNodeServers returns the directory that holds node_modules, as the lock file has it.
 func installNodeServers(ctx context.Context) (dir string, err error) {
+	return InstallPackages(ctx, "aws-servers", packageJSON, packageLock)
+}
+
+// InstallPackages installs packages of npm as a lock file has them, below .cache and the name, unless they are there, and returns
+// the directory that holds node_modules.
+func InstallPackages(ctx context.Context, name string, packageJSON, packageLock []byte) (dir string, err error) {
 	sum := sha256.Sum256(packageLock)
-	return install(ctx, filepath.Join("aws-servers", hex.EncodeToString(sum[:8])), "node_modules", func(ctx context.Context, dir string) error {
+	return install(ctx, filepath.Join(name, hex.EncodeToString(sum[:8])), "node_modules", func(ctx context.Context, dir string) error {
 		for name, body := range map[string][]byte{"package.json": packageJSON, "package-lock.json": packageLock} {
 			if err := os.WriteFile(filepath.Join(dir, name), body, 0o644); err != nil {
 				return err
 			}
 		}
 		if _, err := exec.LookPath("npm"); err != nil {
-			return fmt.Errorf("%w: the tests of the AWS driver need Node with npm", err)
+			return fmt.Errorf("%w: these tests need Node with npm", err)
 		}
 		// What they need is prebuilt: no package's install script has to run.
 		return finish(ctx, dir, os.Environ(), "npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund")

@@ -17,20 +17,18 @@ func (h *Handler) wireBatch(ctx context.Context, j *jobs.Job) (Batch, error) {
 		Status: wireStatus(j), CreatedAt: j.Created.Unix(), ExpiresAt: unix(j.Deadline), Metadata: j.Metadata,
 		Fanout: BatchFanout{Errors: []BatchErrorCount{}},
 	}
-	totals := j.Totals
+	var totals jobs.Totals
 	switch {
 	case j.Checked == nil:
-		totals = jobs.Totals{}
 	case j.Phase == jobs.PhaseFailed:
 		totals = jobs.Totals{Items: j.Checked.Items}
 	case j.Phase.Ended() && j.Outputs != nil:
 		totals = j.Outputs.Totals
 	default:
-		folded, err := jobs.Folded(ctx, h.ports.Ledger, j)
-		if err != nil {
+		var err error
+		if totals, err = jobs.Folded(ctx, h.ports.Ledger, j); err != nil {
 			return b, err
 		}
-		totals = folded
 		totals.Items = j.Checked.Items
 	}
 	b.count(totals)

@@ -438,31 +438,28 @@ func rangeOf(r *http.Request, size int64) (from, length int64, partial bool, err
 		return 0, size, false, nil
 	}
 	unsatisfiable := refuse(http.StatusRequestedRangeNotSatisfiable, "invalid_range", "The file has %d bytes; the range lies outside.", size)
-	if first == "" { // the last so many bytes
-		n, err := strconv.ParseInt(last, 10, 64)
-		switch {
-		case err != nil || n < 0:
-			return 0, size, false, nil
-		case n == 0 || size == 0:
+	begin, beginOK := wholeNumber(first, 0)
+	end, endOK := wholeNumber(last, size-1)
+	switch {
+	case !beginOK || !endOK || first == "" && last == "" || first != "" && last != "" && end < begin:
+		return 0, size, false, nil
+	case first == "": // the last so many bytes
+		n := min(end, size)
+		if n == 0 {
 			return 0, 0, false, unsatisfiable
 		}
-		n = min(n, size)
 		return size - n, n, true, nil
-	}
-	from, err = strconv.ParseInt(first, 10, 64)
-	if err != nil || from < 0 {
-		return 0, size, false, nil
-	}
-	to := size - 1
-	if last != "" {
-		n, err := strconv.ParseInt(last, 10, 64)
-		if err != nil || n < from {
-			return 0, size, false, nil
-		}
-		to = min(to, n)
-	}
-	if from >= size {
+	case begin >= size:
 		return 0, 0, false, unsatisfiable
 	}
-	return from, to - from + 1, true, nil
+	return begin, min(end, size-1) - begin + 1, true, nil
+}
+
+// wholeNumber reads a number that is not below 0, which may be left out.
+func wholeNumber(s string, otherwise int64) (n int64, ok bool) {
+	if s == "" {
+		return otherwise, true
+	}
+	n, err := strconv.ParseInt(s, 10, 64)
+	return n, err == nil && n >= 0
 }

@@ -218,10 +218,10 @@ func TestUploadInParts(t *testing.T) {
 	a.work()
 	content := lines(4)
 	half := len(content) / 2
-	make := func(bytes int) Upload {
+	begin := func(bytes int) Upload {
 		return as[Upload](t, a.post("/v1/uploads", fmt.Sprintf(`{"bytes":%d,"filename":"in.jsonl","mime_type":"text/jsonl","purpose":"batch"}`, bytes)), "Upload")
 	}
-	u := make(len(content))
+	u := begin(len(content))
 	second := as[UploadPart](t, a.part(u.ID, content[half:]), "UploadPart")
 	first := as[UploadPart](t, a.part(u.ID, content[:half]), "UploadPart")
 	sum := md5.Sum([]byte(content))
@@ -257,7 +257,7 @@ func TestUploadInParts(t *testing.T) {
 			t.Errorf("after its end: %d %s", r.status, r.body)
 		}
 	}
-	c := make(1)
+	c := begin(1)
 	as[UploadPart](t, a.part(c.ID, "x"), "UploadPart")
 	for range 2 {
 		if u := as[Upload](t, a.post("/v1/uploads/"+c.ID+"/cancel", ""), "Upload"); u.Status != "cancelled" || u.File != nil {

@@ -23,10 +23,9 @@ import (
 )
 
 // KindKey entries are API keys: owner = key id, id = "key". Of the secret only its SHA-256 is kept.
-const (
-	KindKey jobs.Kind = "key"
-	keyID             = "key"
-)
+const KindKey jobs.Kind = "key"
+
+const keyID = "key"
 
 // Scope is a kind of thing that a key allows.
 type Scope string
