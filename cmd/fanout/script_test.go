@@ -60,6 +60,13 @@ func TestScripts(t *testing.T) {
 				server.Close()
 			})
 			env.Values[upstreamOfScript] = upstream
+			served := &serving{}
+			env.Values[servingKey{}] = served
+			env.Defer(func() {
+				if served.cmd != nil {
+					_ = served.stop(true) // the script has failed
+				}
+			})
 			env.Setenv("UPSTREAM", server.URL)
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
@@ -71,6 +78,9 @@ func TestScripts(t *testing.T) {
 			"weather": setWeather,
 			"calls":   calls,
 			"called":  called,
+			"serve":   serve,
+			"stop":    stop,
+			"capture": capture,
 		},
 	})
 }
@@ -129,6 +139,14 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 	case <-time.After(patience):
 		ts.Fatalf("waited in vain for a call")
 	}
+}
+
+// capture NAME makes a variable of the line that the last command printed.
+func capture(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: capture NAME")
+	}
+	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
 }
 
 // exits CODE COMMAND... runs a command that must end with that exit code.

@@ -40,10 +40,9 @@ answer back exactly once, in input order, in one output file.
 		SilenceErrors: true, // exit tells them
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun(), newCheck(), newServe(), newWorker())
+	root.AddCommand(newRun(), newCheck(), newServe(), newWorker(), newJob(), newFile(), newKey())
 	root.SuggestionsMinimumDistance = 2
 
-	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetVersionTemplate("fanout {{.Version}}\n")
 	root.SetUsageTemplate(usageTemplate)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
