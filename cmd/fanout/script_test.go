@@ -81,6 +81,7 @@ func TestScripts(t *testing.T) {
 			"serve":   serve,
 			"stop":    stop,
 			"capture": capture,
+			"appears": appears,
 		},
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 )
@@ -59,6 +60,21 @@ func stop(ts *testscript.TestScript, neg bool, args []string) {
 	if len(args) == 0 {
 		ts.Check(err)
 	}
+}
+
+// appears FILE waits until there is such a file.
+func appears(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: appears FILE")
+	}
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for end := time.Now().Add(patience); time.Now().Before(end); <-look.C {
+		if _, err := os.Stat(ts.MkAbs(args[0])); err == nil {
+			return
+		}
+	}
+	ts.Fatalf("waited in vain for %s", args[0])
 }
 
 func (s *serving) stop(kill bool) error {

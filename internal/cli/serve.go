@@ -40,6 +40,7 @@ On SIGTERM or SIGINT it begins nothing new, lets calls in flight end, and saves 
 once, which loses only what was not saved.`,
 		Example: `  fanout serve
   fanout serve --upstream http://127.0.0.1:8000/v1 --concurrency 200 --data /var/lib/fanout
+  fanout serve --inbox /srv/batches
   fanout serve --addr 0.0.0.0:8080 --create-key`,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
@@ -57,6 +58,7 @@ once, which loses only what was not saved.`,
 	f := cmd.Flags()
 	f.StringVar(&o.Addr, "addr", "127.0.0.1:8080", "`HOST:PORT` to listen at; port 0 finds a free one")
 	f.StringVar(&o.Data, "data", "fanout.data", "`DIR` for everything that is kept")
+	f.StringVar(&o.Inbox, "inbox", "", "`DIR` where a .jsonl or .jsonl.gz file that is put there becomes a job; its results appear beside it")
 	f.StringVar(&o.Upstream, "upstream", upstream.BuiltinName, "builtin, or the `URL` of an OpenAI-compatible server")
 	f.StringVar(&flags.keyEnv, "upstream-key-env", "", "`NAME` of the environment variable that holds the upstream's key")
 	f.IntVar(&o.Concurrency, "concurrency", 64, "calls in flight at most; fewer while the upstream throttles")

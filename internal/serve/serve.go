@@ -10,10 +10,13 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"runtime"
 	"strconv"
+	"syscall"
 	"time"
 
+	"github.com/fanout-inference/fanout/internal/inbox"
 	"github.com/fanout-inference/fanout/internal/prom"
 	"github.com/fanout-inference/fanout/pkg/batchapi"
 	"github.com/fanout-inference/fanout/pkg/jobs"
@@ -29,8 +32,10 @@ const Tenant = "default"
 type Options struct {
 	Addr string // where the API listens; 127.0.0.1:8080
 	Data string // directory of the store
-	Cert string // files of a TLS certificate and its key; "" = plain HTTP
-	Key  string
+	// Inbox is a folder: what is put there becomes jobs, and their results appear beside it. "" = there is none.
+	Inbox string
+	Cert  string // files of a TLS certificate and its key; "" = plain HTTP
+	Key   string
 
 	Upstream     string // builtin, or the URL of an OpenAI-compatible server; builtin
 	UpstreamKey  upstream.Secret
@@ -77,7 +82,14 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.local, err = localjobs.Open(ctx, o.Data, localjobs.Options{}); err != nil {
+	local := localjobs.Options{}
+	if o.Inbox != "" {
+		if err := checkInbox(o.Inbox, o.Data); err != nil {
+			return nil, err
+		}
+		local.MountFolder = map[string]string{inbox.Folder(Tenant): o.Inbox}
+	}
+	if s.local, err = localjobs.Open(ctx, o.Data, local); err != nil {
 		return nil, err
 	}
 	defer func() {
@@ -103,6 +115,21 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	}
 	s.api = batchapi.New(s.ports, api)
 	return s, nil
+}
+
+// checkInbox refuses a folder that is none, or that is the store's own.
+func checkInbox(dir, data string) error {
+	info, err := os.Stat(dir)
+	if err == nil && !info.IsDir() {
+		err = syscall.ENOTDIR
+	}
+	if err != nil {
+		return jobs.Errorf(jobs.CodeInvalid, "watch the inbox %s: %w", dir, err).WithHint("mkdir %s", dir)
+	}
+	if store, err := os.Stat(data); err == nil && os.SameFile(info, store) {
+		return jobs.Errorf(jobs.CodeInvalid, "watch the inbox %s: it is the directory of the store", dir).WithHint("a folder of its own")
+	}
+	return nil
 }
 
 // listen opens the address, unless strangers could come in by it.
@@ -185,6 +212,13 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		defer close(pumped)
 		failed <- s.pump(handling, stop)
 	}()
+	watching, blink := context.WithCancel(handling)
+	defer blink()
+	watched := make(chan struct{})
+	go func() { // joined below, by watched
+		defer close(watched)
+		s.watchInbox(watching)
+	}()
 	server := s.server()
 	served := make(chan struct{})
 	go func() { // joined below, by served
@@ -200,6 +234,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	defer cancel()
 	defer context.AfterFunc(over, func() { abort(errGraceOver) })()
 	close(s.ending)
+	blink()
 	s.worker.Drain()
 	close(stop)
 	if server.Shutdown(over) != nil {
@@ -207,6 +242,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	}
 	<-served
 	<-pumped
+	<-watched
 	return err
 }
 
@@ -221,6 +257,15 @@ func (s *Server) pump(ctx context.Context, stop <-chan struct{}) error {
 		poll.Lane{Queue: jobs.QueueWork, Handler: count(jobs.QueueWork, s.worker), Concurrency: 2 * s.opt.Concurrency, Ready: s.worker.Ready},
 		poll.Lane{Queue: jobs.QueueAggregate, Handler: count(jobs.QueueAggregate, jobs.NewAggregate(s.ports, jobs.AggregateOptions{FoldEvery: foldEvery})), Batch: 10},
 	)
+}
+
+// watchInbox watches the inbox, if there is one, until ctx ends.
+func (s *Server) watchInbox(ctx context.Context) {
+	if s.opt.Inbox == "" {
+		return
+	}
+	w := inbox.Watcher{Dir: s.opt.Inbox, Tenant: Tenant, Ports: s.ports, Files: s.local.Files, Log: s.opt.Log}
+	w.Run(ctx)
 }
 
 // onFailure tells of a message that comes again, unless it was put off on purpose.

@@ -61,7 +61,7 @@ func (in *Ingest) upload(ctx context.Context, d Message, m *UploadMessage, s sha
 	case err != nil:
 		return buryUnreadable(ctx, in.Ports, d, err)
 	}
-	id := uploadJob(m)
+	id := UploadJob(m)
 	switch j, err := in.Ledger.Job(ctx, id); {
 	case err == nil:
 		return sendIfNew(ctx, &in.Ports, &j)
@@ -101,8 +101,8 @@ func (m *UploadMessage) object() string {
 	return fmt.Sprintf("%s/%s (ETag %s)", m.Bucket, m.Upload.Name, m.Upload.Version)
 }
 
-// uploadJob is the job of an upload.
-func uploadJob(m *UploadMessage) JobID {
+// UploadJob is the job that an upload becomes.
+func UploadJob(m *UploadMessage) JobID {
 	digest := sha256.New()
 	for _, s := range []string{m.Bucket, m.Upload.Name, m.Upload.Version, m.Sequencer} {
 		fmt.Fprintf(digest, "%d %s\n", len(s), s)

@@ -23,7 +23,8 @@ import (
 type Files struct {
 	root  string
 	tmp   string
-	mount map[string]string
+	mount map[string]string // object → file
+	inbox map[string]string // folder of objects, with a slash at its end → folder of ordinary files
 
 	// mu makes "is the name free, then take it" one step. No other process writes here, so no lock of the disk is needed,
 	// and places without hard links will do.
@@ -34,17 +35,22 @@ type Files struct {
 var _ jobs.Files = (*Files)(nil)
 
 // openFiles also removes what a predecessor left half made.
-func openFiles(dir string, mount map[string]string) (*Files, error) {
-	f := &Files{root: filepath.Join(dir, "objects"), tmp: filepath.Join(dir, "tmp"), mount: map[string]string{}, known: map[string]bool{}}
-	for name, place := range mount {
-		if err := jobs.CheckName(name); err != nil {
-			return nil, fmt.Errorf("mount %s: %w", place, err)
+func openFiles(dir string, o Options) (*Files, error) {
+	f := &Files{root: filepath.Join(dir, "objects"), tmp: filepath.Join(dir, "tmp"), mount: map[string]string{}, inbox: map[string]string{}, known: map[string]bool{}}
+	for _, m := range []struct {
+		given, kept map[string]string
+		end         string
+	}{{o.Mount, f.mount, ""}, {o.MountFolder, f.inbox, "/"}} {
+		for name, place := range m.given {
+			err := jobs.CheckName(name)
+			if err == nil {
+				place, err = filepath.Abs(place)
+			}
+			if err != nil {
+				return nil, fmt.Errorf("mount %s: %w", place, err)
+			}
+			m.kept[name+m.end] = place
 		}
-		abs, err := filepath.Abs(place)
-		if err != nil {
-			return nil, fmt.Errorf("mount %s: %w", place, err)
-		}
-		f.mount[name] = abs
 	}
 	if err := os.RemoveAll(f.tmp); err != nil {
 		return nil, fmt.Errorf("remove what was half made: %w", err)
@@ -75,7 +81,10 @@ func (f *Files) stat(ctx context.Context, name string) (jobs.FileInfo, error) {
 	if err != nil {
 		return jobs.FileInfo{}, err
 	}
-	fi, err := os.Stat(place)
+	fi, err := os.Lstat(place)
+	if _, mounted := f.mount[name]; err == nil && mounted { // its owner may have named a link
+		fi, err = os.Stat(place)
+	}
 	if err == nil && !fi.Mode().IsRegular() {
 		err = jobs.ErrNotFound // a folder of objects is none itself
 	}
@@ -110,7 +119,14 @@ func (f *Files) open(ctx context.Context, ref jobs.FileRef) (*os.File, jobs.File
 	if err != nil {
 		return nil, jobs.FileInfo{}, err
 	}
-	file, err := os.Open(place)
+	flags := os.O_RDONLY | syscall.O_NONBLOCK // opening a pipe that somebody has put there must not wait
+	if _, mounted := f.mount[ref.Name]; !mounted {
+		flags |= syscall.O_NOFOLLOW
+	}
+	file, err := os.OpenFile(place, flags, 0)
+	if errors.Is(err, syscall.ELOOP) {
+		err = fmt.Errorf("%w: %w", jobs.ErrNotFound, err) // a link is no object
+	}
 	if err != nil {
 		return nil, jobs.FileInfo{}, missing(err)
 	}
@@ -200,7 +216,7 @@ func (f *Files) Delete(ctx context.Context, names ...string) error {
 
 func (f *Files) delete(ctx context.Context, name string) error {
 	place, err := f.place(ctx, name)
-	if _, mounted := f.mount[name]; err != nil || mounted {
+	if _, outside := f.outside(name); err != nil || outside {
 		return err
 	}
 	f.mu.Lock()
@@ -226,10 +242,22 @@ func (f *Files) place(ctx context.Context, name string) (string, error) {
 	if err := jobs.CheckName(name); err != nil {
 		return "", err
 	}
-	if place, mounted := f.mount[name]; mounted {
+	if place, outside := f.outside(name); outside {
 		return place, nil
 	}
 	return filepath.Join(f.root, filepath.FromSlash(name)), nil
+}
+
+// outside is where an object is that is an ordinary file.
+func (f *Files) outside(name string) (string, bool) {
+	if place, mounted := f.mount[name]; mounted {
+		return place, true
+	}
+	slash := strings.LastIndexByte(name, '/') + 1
+	if folder, mounted := f.inbox[name[:slash]]; mounted {
+		return filepath.Join(folder, name[slash:]), true
+	}
+	return "", false
 }
 
 func describe(name string, fi fs.FileInfo) jobs.FileInfo {

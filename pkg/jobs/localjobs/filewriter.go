@@ -108,7 +108,7 @@ func (w *fileWriter) Abort() error {
 
 // publish puts a finished file into the tree under a name that is free, and returns after the disk has the name.
 func (f *Files) publish(name string, put func(place string) error) error {
-	if _, mounted := f.mount[name]; mounted {
+	if _, outside := f.outside(name); outside {
 		return jobs.ErrExists
 	}
 	place := filepath.Join(f.root, filepath.FromSlash(name))
@@ -249,7 +249,7 @@ func (f *Files) copy(ctx context.Context, ref jobs.FileRef, to string) (jobs.Fil
 	if err != nil {
 		return jobs.FileInfo{}, err
 	}
-	n, err := io.Copy(w.temp, from)
+	n, err := copyPieces(ctx, w.temp, from)
 	if err == nil {
 		err = unchanged(from, seen, n)
 	}
@@ -261,6 +261,23 @@ func (f *Files) copy(ctx context.Context, ref jobs.FileRef, to string) (jobs.Fil
 		return jobs.FileInfo{}, errors.Join(err, w.Abort())
 	}
 	return info, nil
+}
+
+// copyPieces copies from file to file, by the kernel where it can, and looks between two pieces whether it is still wanted.
+func copyPieces(ctx context.Context, to, from *os.File) (n int64, err error) {
+	const piece = 256 << 20
+	for {
+		some, err := io.CopyN(to, from, piece)
+		n += some
+		switch {
+		case errors.Is(err, io.EOF):
+			return n, nil
+		case err != nil:
+			return n, err
+		case ctx.Err() != nil:
+			return n, ctx.Err()
+		}
+	}
 }
 
 // unchanged tells whether a file is as it was seen, after n bytes of it were read.
@@ -277,7 +294,7 @@ var errNoAlias = errors.New("no second name is possible")
 
 // alias gives an object a second name. Not a mounted file: somebody may write to it later.
 func (f *Files) alias(ctx context.Context, name string, part jobs.FileRef) (jobs.FileInfo, error) {
-	if _, mounted := f.mount[part.Name]; mounted {
+	if _, outside := f.outside(part.Name); outside {
 		return jobs.FileInfo{}, errNoAlias
 	}
 	from, info, err := f.open(ctx, part)

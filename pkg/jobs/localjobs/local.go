@@ -22,6 +22,9 @@ type Options struct {
 	// Mount makes ordinary files readable under the names of objects: object name → path. They are read in place and
 	// never written, listed or deleted; another size or modification time makes another version of them.
 	Mount map[string]string
+	// MountFolder does the same for the ordinary files of a folder, not of those below it: folder of objects → folder. Who
+	// may write there is a stranger: links, pipes and devices in it are no objects.
+	MountFolder map[string]string
 }
 
 // Local is a data directory that this process has to itself:
@@ -77,7 +80,7 @@ func open(ctx context.Context, dir string, o Options) (_ *Local, err error) {
 	if l.lock, err = lockDirectory(dir); err != nil {
 		return nil, err
 	}
-	if l.Files, err = openFiles(dir, o.Mount); err != nil {
+	if l.Files, err = openFiles(dir, o); err != nil {
 		return nil, err
 	}
 	if l.db, err = openDatabase(ctx, filepath.Join(dir, "ledger.db")); err != nil {
