@@ -134,7 +134,7 @@ func (u *OpenAI) refused(ctx context.Context, resp *http.Response, rd *reader) *
 		Cause: jobs.CauseStatus, Status: resp.StatusCode, Code: "http_" + strconv.Itoa(resp.StatusCode),
 		RetryAfter: retryAfter(resp.Header, u.now()), RequestID: u.requestID(resp),
 	}
-	if body = u.key.redact(body); err == nil && utf8.Valid(body) && jsontext.Value(body).IsValid(lenient) {
+	if body = redact(u.key, body); err == nil && utf8.Valid(body) && jsontext.Value(body).IsValid(lenient) {
 		f.Body, _ = oneLine(body)
 		readError(f)
 	}
@@ -169,7 +169,7 @@ func (u *OpenAI) redirected(resp *http.Response) string {
 	}
 	to.User, to.RawQuery, to.Fragment = nil, "", "" // these may hold credentials
 	return fmt.Sprintf("%s answered %d, a redirect to %s; redirects are not followed, so name that host as the upstream",
-		u.host, resp.StatusCode, tidy(string(u.key.redact([]byte(to.String()))), maxWord))
+		u.host, resp.StatusCode, tidy(string(redact(u.key, []byte(to.String()))), maxWord))
 }
 
 // errorAnswer is the shapes of an error that servers are seen to give. Each is read as far as it is there.
@@ -242,7 +242,7 @@ func tidy(s string, limit int) string {
 
 // said is a header of an answer. Some upstreams quote the key there, too.
 func (u *OpenAI) said(resp *http.Response, name string) string {
-	return string(u.key.redact([]byte(resp.Header.Get(name))))
+	return string(redact(u.key, []byte(resp.Header.Get(name))))
 }
 
 func (u *OpenAI) requestID(resp *http.Response) string {
