@@ -10,7 +10,8 @@ import (
 	"time"
 )
 
-// Aggregate advances splits and jobs from dispatch to the end: fold, compact, finalize; and it sweeps.
+// Aggregate advances splits and jobs from dispatch to the end: fold, compact, finalize, notify; it sweeps, and it records what
+// came of notices.
 type Aggregate struct {
 	visitor
 	opt   AggregateOptions
@@ -25,6 +26,7 @@ type AggregateOptions struct {
 	FoldEvery  time.Duration // a split that is not settled is folded at most so often; 10 s
 	PieceBytes int64         // a piece is closed at this size …; 1 GiB
 	PieceAge   time.Duration // … or after so much work, so that a step fits any function; 60 s
+	Webhooks   bool          // somebody handles the notify queue: without, nobody is told of an end
 }
 
 const clockSkew = 2 * time.Second
@@ -50,7 +52,7 @@ func NewAggregate(p Ports, opt AggregateOptions) *Aggregate {
 		Ports: p,
 		queue: QueueAggregate,
 		split: map[Step]func(context.Context, *Job, *Split) error{StepFold: a.fold, StepCompact: a.compact},
-		job:   map[Step]func(context.Context, *Job, Survey) error{StepFold: a.foldJob, StepFinalize: a.finalize},
+		job:   map[Step]func(context.Context, *Job, Survey) error{StepFold: a.foldJob, StepFinalize: a.finalize, StepNotify: a.tell},
 	}
 	return a
 }
@@ -67,15 +69,23 @@ func (a *Aggregate) Handle(ctx context.Context, messages []Message) []Failure {
 			failures = append(failures, Failure{d.ID, err})
 		}
 	}
+	pingsTo := noQueue
+	if a.opt.Webhooks {
+		pingsTo = QueueNotify
+	}
 	var todo []named
 	for _, d := range messages {
 		b, err := DecodeMessage(d.Body)
 		if err == nil && b.Ping != nil {
-			fail(d, a.passPing(ctx, d, b.Ping, QueueAggregate, noQueue))
+			fail(d, a.passPing(ctx, d, b.Ping, QueueAggregate, pingsTo))
+			continue
+		}
+		if err == nil && b.Delivered != nil {
+			fail(d, a.delivered(ctx, b.Delivered))
 			continue
 		}
 		if err == nil && b.Advance == nil && b.Tick == nil {
-			err = Errorf(CodeInvalid, "decode message: aggregate takes advances, ticks and pings only")
+			err = Errorf(CodeInvalid, "decode message: aggregate takes advances, reports of notices, ticks and pings only")
 		}
 		if err != nil {
 			fail(d, buryUnreadable(ctx, a.Ports, d, err))

@@ -114,7 +114,11 @@ func openFailed(ctx context.Context, p *Ports, j *Job, stop Stop) error {
 	j.Stop = &stop
 	j.moveTo(PhaseFinalizing, now)
 	j.moveTo(PhaseFailed, now)
-	if err := p.saveJob(ctx, j); err != nil && !errors.Is(err, ErrConflict) {
+	err := p.saveJob(ctx, j)
+	if err == nil {
+		err = nudge(ctx, *p, j.ID, WholeJob) // it has ended: that is to be told
+	}
+	if err != nil && !errors.Is(err, ErrConflict) {
 		return fmt.Errorf("open job %s as failed: %w", j.ID, err)
 	}
 	return nil

@@ -65,6 +65,9 @@ type Body struct {
 	Tick    *TickMessage
 	Upload  *UploadMessage
 	Ping    *PingMessage
+
+	Notice    *NoticeMessage
+	Delivered *DeliveredMessage
 }
 
 // encodeMessage writes one of the messages; they always encode.
@@ -131,6 +134,8 @@ func DecodeMessage(body []byte) (Body, error) {
 		Bucket    string    `json:"bucket"`
 		Sequencer string    `json:"sequencer"`
 		Bytes     int64     `json:"bytes"`
+		Notice    *string   `json:"notice"`
+		Delivered *string   `json:"delivered"`
 	}
 	if err := json.Unmarshal(body, &raw); err != nil {
 		return Body{}, Errorf(CodeInvalid, "decode message: %w", err)
@@ -142,8 +147,8 @@ func DecodeMessage(body []byte) (Body, error) {
 	case raw.Sweep:
 		return Body{Tick: &TickMessage{V: c.V, Sweep: true}}, nil
 	case raw.Ping:
-		if y := raw.Sent.UTC().Year(); y < 1 || y > 9999 { // which could not be written again
-			return Body{}, Errorf(CodeInvalid, "decode message: a ping of the year %d", y)
+		if sent := raw.Sent.UTC(); !writable(sent) {
+			return Body{}, Errorf(CodeInvalid, "decode message: a ping of the year %d", sent.Year())
 		}
 		return Body{Ping: &PingMessage{V: c.V, Ping: true, Sent: raw.Sent.UTC()}}, nil
 	case raw.Upload != nil:
@@ -152,6 +157,10 @@ func DecodeMessage(body []byte) (Body, error) {
 			return Body{}, err
 		}
 		return Body{Upload: &m}, nil
+	case raw.Notice != nil:
+		return decodeNotice(body)
+	case raw.Delivered != nil:
+		return decodeDelivered(body)
 	case raw.Advance != nil && *raw.Advance != "":
 		if c.Split < WholeJob || c.Split >= MaxJobSplits {
 			return Body{}, Errorf(CodeInvalid, "decode message: split %d is out of range", c.Split)
@@ -159,7 +168,7 @@ func DecodeMessage(body []byte) (Body, error) {
 		return Body{Advance: &AdvanceMessage{V: c.V, Job: *raw.Advance, Split: c.Split}}, nil
 	case c.Job == "" || c.Split < 0 || c.Split >= MaxJobSplits || c.Offset < 0 || c.Length < 1 ||
 		c.Lines < 1 || c.Lines > MaxChunkLines || c.Line < 1 || c.Burial < 0:
-		return Body{}, Errorf(CodeInvalid, "decode message: neither a chunk, an advance, an upload, a ping nor a tick")
+		return Body{}, Errorf(CodeInvalid, "decode message: neither a chunk, an advance, an upload, a notice, a report of one, a ping nor a tick")
 	default:
 		return Body{Chunk: &c}, nil
 	}

@@ -33,10 +33,21 @@ func TestMessagesReadBackAsTheyWereSent(t *testing.T) {
 			Bytes: rapid.Int64Range(0, math.MaxInt64).Draw(t, "bytes"),
 		}
 		ping := PingMessage{SchemaVersion, true, time.Unix(rapid.Int64Range(0, 1<<36).Draw(t, "sent"), 5).UTC()}
+		notice := NoticeMessage{
+			V: SchemaVersion, Notice: rapid.StringMatching(`dlv_[0-9a-f]{32}`).Draw(t, "delivery"), Tenant: rapid.StringMatching(`[A-Za-z0-9_-]{1,64}`).Draw(t, "of"),
+			Attempt: rapid.IntRange(1, maxNotices).Draw(t, "attempt"), URL: "https://x/" + rapid.StringMatching(`[a-z<>&]{0,500}`).Draw(t, "url"), EventID: "evt_1",
+			Timestamp: rapid.Int64Range(1, 1<<36).Draw(t, "signed"), Signature: "v1," + rapid.StringMatching(`[A-Za-z0-9+/=]{1,64}`).Draw(t, "signature"),
+			Body: `{"id":"` + rapid.StringMatching(`[a-z<>&]{0,64}`).Draw(t, "event") + `"}`,
+		}
+		delivered := DeliveredMessage{
+			SchemaVersion, notice.Notice, notice.Tenant, notice.Attempt, rapid.IntRange(0, 999).Draw(t, "status"),
+			rapid.StringN(0, 200, 1000).Filter(utf8.ValidString).Draw(t, "error"), rapid.Bool().Draw(t, "stale"), ping.Sent,
+		}
 		for _, c := range []struct {
 			sent Body
 			body []byte
 		}{
+			{Body{Notice: &notice}, encodeMessage(notice)}, {Body{Delivered: &delivered}, encodeMessage(delivered)},
 			{Body{Chunk: &chunk}, encodeMessage(chunk)}, {Body{Advance: &advance}, encodeMessage(advance)},
 			{Body{Upload: &upload}, UploadBody(upload)}, {Body{Ping: &ping}, PingBody(ping.Sent)},
 		} {
@@ -79,6 +90,19 @@ func TestChunkMessageIsSmall(t *testing.T) {
 	}
 }
 
+// TestNoticesAreSmall: SQS bills by 64 KB.
+func TestNoticesAreSmall(t *testing.T) {
+	d := aDelivery(time.Unix(1_800_000_000, 0))
+	d.Job, d.Tenant = "batch_0123456789abcdef0123456789abcdef", strings.Repeat("t", maxOwner)
+	for url, most := range map[string]int{"https://hooks.example/fanout": 1000, "https://x/" + strings.Repeat("<", maxHookURL-10): 16 << 10} {
+		h := &Hook{URL: url, Secret: newHookSecret()}
+		d.URL = h.URL
+		if body, err := d.notice(h, time.Now()); err != nil || len(body) > most {
+			t.Errorf("a notice has %d bytes, of %d: %v", len(body), most, err)
+		}
+	}
+}
+
 // messageWith is a chunk message with one member replaced; "-" leaves it out.
 func messageWith(name, value string) string {
 	var members []string
@@ -97,6 +121,32 @@ func messageWith(name, value string) string {
 	return "{" + strings.Join(members, ",") + "}"
 }
 
+// noticeWith is a notice with one member replaced.
+func noticeWith(name, value string) string {
+	members := map[string]string{"v": "1", "notice": `"d"`, "tenant": `"t"`, "attempt": "1", "url": `"https://x"`, "event": `"e"`,
+		"timestamp": "1", "signature": `"v1,x"`, "body": `"{}"`}
+	return replaced(members, name, value)
+}
+
+// reportWith is a report of a notice with one member replaced.
+func reportWith(name, value string) string {
+	members := map[string]string{"v": "1", "delivered": `"d"`, "tenant": `"t"`, "attempt": "1", "status": "200", "at": `"2026-01-01T00:00:00Z"`}
+	return replaced(members, name, value)
+}
+
+func replaced(members map[string]string, name, value string) string {
+	if name != "" {
+		members[name] = value
+	}
+	all := map[string]json.RawMessage{}
+	for name, value := range members {
+		all[name] = json.RawMessage(value)
+	}
+	return string(encodeMessage(all))
+}
+
+func quoted(n int) string { return `"` + strings.Repeat("x", n) + `"` }
+
 // uploadWith is an upload message, of a good reference unless one is given, and more members.
 func uploadWith(ref, more string) string {
 	if ref == "" {
@@ -112,7 +162,19 @@ func TestMessagesThatBreakALimitAreInvalid(t *testing.T) {
 	if b, err := DecodeMessage([]byte(uploadWith("", ""))); err != nil || b.Upload == nil {
 		t.Fatalf("a good upload: %v", err)
 	}
+	if b, err := DecodeMessage([]byte(noticeWith("", ""))); err != nil || b.Notice == nil {
+		t.Fatalf("a good notice: %v", err)
+	}
+	if b, err := DecodeMessage([]byte(reportWith("", ""))); err != nil || b.Delivered == nil {
+		t.Fatalf("a good report: %v", err)
+	}
 	for _, body := range []string{
+		noticeWith("notice", `""`), noticeWith("notice", `"a/b"`), noticeWith("notice", quoted(65)), noticeWith("tenant", `""`), noticeWith("tenant", quoted(257)),
+		noticeWith("attempt", "0"), noticeWith("attempt", "1000001"), noticeWith("url", `""`), noticeWith("url", quoted(2001)), noticeWith("event", `""`),
+		noticeWith("event", `"a\nb"`), noticeWith("timestamp", "0"), noticeWith("timestamp", "253402300800"), noticeWith("signature", `""`), noticeWith("signature", `"a\nb"`),
+		noticeWith("signature", quoted(257)), noticeWith("body", `""`), noticeWith("body", quoted(4097)), noticeWith("body", "{}"),
+		reportWith("delivered", `""`), reportWith("delivered", `"a/b"`), reportWith("tenant", `""`), reportWith("attempt", "-1"), reportWith("status", "-1"),
+		reportWith("status", "1000"), reportWith("error", quoted(1025)), reportWith("at", `"9999-12-31T23:59:59-10:00"`), reportWith("at", "7"), reportWith("stale", "1"),
 		"", "null", "{}", "[]", "7", `"x"`, "{", "\x00", messageWith("", "") + "x",
 		messageWith("v", "-"), messageWith("v", "0"), messageWith("v", "-1"), messageWith("v", `"1"`),
 		messageWith("job", `""`), messageWith("job", "-"), messageWith("job", "7"),
@@ -164,6 +226,8 @@ func FuzzDecodeMessage(f *testing.F) {
 	f.Add([]byte(`{"v":2}`))
 	f.Add(PingBody(time.Unix(1_800_000_000, 0)))
 	f.Add([]byte(`{"v":1,"ping":true,"sent":"9999-12-31T23:59:59-10:00"}`))
+	f.Add([]byte(noticeWith("", "")))
+	f.Add([]byte(reportWith("error", `"no"`)))
 	f.Add([]byte(uploadWith("", `,"bucket":"b","sequencer":"0A1B2C","bytes":7`)))
 	f.Fuzz(func(t *testing.T, body []byte) {
 		b, err := DecodeMessage(body)
@@ -198,6 +262,12 @@ func FuzzDecodeMessage(f *testing.F) {
 		}
 		if b.Ping != nil {
 			set, again = set+1, b.Ping
+		}
+		if b.Notice != nil {
+			set, again = set+1, b.Notice
+		}
+		if b.Delivered != nil {
+			set, again = set+1, b.Delivered
 		}
 		if set != 1 {
 			t.Fatalf("%d messages in one body", set)

@@ -12,6 +12,7 @@ const (
 	StepFold     Step = "fold"     // recompute totals from the facts
 	StepCompact  Step = "compact"  // parts into pieces
 	StepFinalize Step = "finalize" // pieces into files
+	StepNotify   Step = "notify"   // tell the hooks that it has ended
 )
 
 // Owner is the queue whose handler does the step.
@@ -57,6 +58,8 @@ func NextForSplit(j *Job, s *Split, folded bool) Step {
 // NextForJob says what is to be done for a job as a whole.
 func NextForJob(j *Job, all Survey) Step {
 	switch {
+	case j.untold():
+		return StepNotify
 	case j.Phase == PhaseFailed:
 		return StepNone
 	case j.Checked == nil && j.Stopped():

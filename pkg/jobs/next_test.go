@@ -98,33 +98,36 @@ func TestSplitIsCompactedOnlyWithAllPiecesOfItsFold(t *testing.T) {
 }
 
 func TestNextForJobTable(t *testing.T) {
-	// job, checked, all scanned, all sent, all ready, files (n = none, o = of an older generation, t = of this one), folded
+	now := time.Unix(10_000, 0)
+	// job, checked, all scanned, all sent, all ready, files (n = none, o = of an older generation, t = of this one), folded, untold
 	table := decisionTable(t, map[string]Step{
-		"f******": StepNone,
+		"f******0": StepNone,
+		"f******1": StepNotify,
 
-		"o00****": StepNone, // the splits' turn: scan
-		"o01****": StepCheck,
-		"o1*0***": StepDispatch,
-		"o1*11**": StepFinalize,
-		"o1*10*0": StepFold,
-		"o1*10*1": StepNone, // the splits' turn
+		"o00*****": StepNone, // the splits' turn: scan
+		"o01*****": StepCheck,
+		"o1*0****": StepDispatch,
+		"o1*11***": StepFinalize,
+		"o1*10*0*": StepFold,
+		"o1*10*1*": StepNone, // the splits' turn
 
-		"s0*****": StepFinalize, // nothing to publish
-		"s1**1**": StepFinalize,
-		"s1**0*0": StepFold,
-		"s1**0*1": StepNone,
+		"s0******": StepFinalize, // nothing to publish
+		"s1**1***": StepFinalize,
+		"s1**0*0*": StepFold,
+		"s1**0*1*": StepNone,
 
-		"e0*****": StepNone,
-		"e1**1n*": StepFinalize,
-		"e1**1o*": StepFinalize, // a late save is published too
-		"e1**1t0": StepFold,
-		"e1**1t1": StepNone,
-		"e1**0*0": StepFold,
-		"e1**0*1": StepNone,
+		"e******1": StepNotify, // first of all: what is published may change once more
+		"e0*****0": StepNone,
+		"e1**1n*0": StepFinalize,
+		"e1**1o*0": StepFinalize, // a late save is published too
+		"e1**1t00": StepFold,
+		"e1**1t10": StepNone,
+		"e1**0*00": StepFold,
+		"e1**0*10": StepNone,
 	})
 	for letter, jobs := range standings() {
 		for _, j := range jobs {
-			table.check([]string{string(letter), "01", "01", "01", "01", "not", "01"}, func(key string) Step {
+			table.check([]string{string(letter), "01", "01", "01", "01", "not", "01", "01"}, func(key string) Step {
 				all := Survey{Scanned: key[2] == '1', Sent: key[3] == '1', Ready: key[4] == '1', Fold: Generation{7}}
 				j.Checked, j.Outputs, j.Fold = nil, nil, Generation{6}
 				if key[1] == '1' {
@@ -139,6 +142,10 @@ func TestNextForJobTable(t *testing.T) {
 				if key[6] == '1' {
 					j.Fold = all.Fold
 				}
+				j.Entered, j.Notified = map[Phase]time.Time{j.Phase: now}, now
+				if key[7] == '1' {
+					j.Notified = now.Add(-time.Hour) // of an end before it was reopened
+				}
 				return NextForJob(&j, all)
 			})
 		}
@@ -148,7 +155,7 @@ func TestNextForJobTable(t *testing.T) {
 func TestEveryStepIsDoneByItsOwner(t *testing.T) {
 	want := map[Step]QueueName{
 		StepScan: QueueIngest, StepCheck: QueueIngest, StepDispatch: QueueIngest,
-		StepFold: QueueAggregate, StepCompact: QueueAggregate, StepFinalize: QueueAggregate,
+		StepFold: QueueAggregate, StepCompact: QueueAggregate, StepFinalize: QueueAggregate, StepNotify: QueueAggregate,
 	}
 	p := Ports{Now: time.Now}
 	done := map[Step]QueueName{}

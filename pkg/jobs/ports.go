@@ -96,7 +96,7 @@ type Queue interface {
 	Depth(ctx context.Context, q QueueName) (Depth, error)
 }
 
-// QueueName names one of the three queues.
+// QueueName names one of the four queues.
 type QueueName string
 
 // The queues.
@@ -104,6 +104,7 @@ const (
 	QueueIngest    QueueName = "ingest"
 	QueueWork      QueueName = "work"
 	QueueAggregate QueueName = "aggregate"
+	QueueNotify    QueueName = "notify"
 )
 
 // Message is one delivery of a message.
@@ -198,7 +199,7 @@ type Answer struct {
 	Usage     Usage
 }
 
-// Handler is the one shape of ingest, worker and aggregate. It returns the messages that are to come again; all others
+// Handler is the one shape of ingest, worker, aggregate and notify. It returns the messages that are to come again; all others
 // are done with. It never panics for what a message says. Safe for concurrent use.
 type Handler interface {
 	Handle(ctx context.Context, m []Message) []Failure

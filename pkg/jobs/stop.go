@@ -47,8 +47,11 @@ func writeStop(ctx context.Context, p *Ports, id JobID, stop Stop) error {
 	if err != nil {
 		return fmt.Errorf("stop job %s: %w", id, err)
 	}
-	if !written || stop.As == PhaseFailed {
+	switch {
+	case !written:
 		return nil
+	case stop.As == PhaseFailed:
+		return nudge(ctx, *p, id, WholeJob) // it has ended: that is to be told
 	}
 	return advanceAll(ctx, p, &j, QueueAggregate)
 }

@@ -8,7 +8,8 @@ import (
 )
 
 // The sweep visits every open job once a minute. It is nothing but advance for whatever has not moved: it expires, lets
-// probes through, releases what was parked, sends missing messages again from the ledger, and closes what has long ended.
+// probes through, releases what was parked, sends missing messages again from the ledger, and closes what has long ended. It
+// also sends the notices that are due.
 
 // resendAfter is how long nothing moves before everything that is missing is sent again; it doubles with each time.
 // A job that is still validating has nothing in the ledger to wait for but its scans, so there it is a minute at first.
@@ -18,6 +19,14 @@ const (
 )
 
 func (a *Aggregate) sweep(ctx context.Context) error {
+	failed := []error{a.sweepJobs(ctx)}
+	if a.opt.Webhooks {
+		failed = append(failed, a.sweepDue(ctx))
+	}
+	return errors.Join(failed...)
+}
+
+func (a *Aggregate) sweepJobs(ctx context.Context) error {
 	var failed []error
 	for j, err := range a.Ledger.Jobs(ctx, JobQuery{Open: true}) {
 		if err != nil {
@@ -33,6 +42,8 @@ func (a *Aggregate) sweep(ctx context.Context) error {
 func (a *Aggregate) sweepJob(ctx context.Context, j *Job) error {
 	now := a.Now()
 	switch {
+	case j.untold():
+		return nudge(ctx, a.Ports, j.ID, WholeJob)
 	case j.Phase.Ended():
 		if now.Sub(j.Entered[j.Phase]) < keepOpen {
 			return nil

@@ -39,8 +39,8 @@ const maxCalls = 8
 
 // QueueURLs says where the queues are, and the dead letters of each. A process names those that it uses.
 type QueueURLs struct {
-	Ingest, Work, Aggregate             string
-	IngestDead, WorkDead, AggregateDead string
+	Ingest, Work, Aggregate, Notify                 string
+	IngestDead, WorkDead, AggregateDead, NotifyDead string
 }
 
 func (u QueueURLs) of(name jobs.QueueName) (url, dead string) {
@@ -51,6 +51,8 @@ func (u QueueURLs) of(name jobs.QueueName) (url, dead string) {
 		return u.Work, u.WorkDead
 	case jobs.QueueAggregate:
 		return u.Aggregate, u.AggregateDead
+	case jobs.QueueNotify:
+		return u.Notify, u.NotifyDead
 	default:
 		return "", ""
 	}
@@ -91,6 +93,10 @@ func TenantOf(body []byte) string {
 		return cmp.Or(b.Chunk.Tenant, string(b.Chunk.Job))
 	case b.Advance != nil:
 		return string(b.Advance.Job)
+	case b.Notice != nil:
+		return b.Notice.Tenant
+	case b.Delivered != nil:
+		return b.Delivered.Tenant
 	default:
 		return ""
 	}

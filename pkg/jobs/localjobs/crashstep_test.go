@@ -43,7 +43,7 @@ func crashLine(n int) string {
 }
 
 // crashRun is one life of the job: it completes with a dead chunk, is redriven by hand, completes again, and is closed an
-// hour later. On the way one call of a port goes wrong.
+// hour later; both ends are told to a webhook. On the way one call of a port goes wrong.
 type crashRun struct {
 	*stepwise
 	dir    string
@@ -53,7 +53,8 @@ type crashRun struct {
 	kill   context.CancelFunc
 	tickAt time.Time
 	healed bool
-	broken []string // promises, a sentence each
+	broken []string          // promises, a sentence each
+	posts  map[string]string // event id → type, of what was posted
 
 	ends [2]crashEnd
 }
@@ -68,7 +69,7 @@ type crashEnd struct {
 func runCrash(t *testing.T, at int, how mishap) (r *crashRun) {
 	t.Helper()
 	synctest.Test(t, func(t *testing.T) {
-		r = &crashRun{stepwise: &stepwise{t: t, called: make([]int, len(crashInput))}, dir: t.TempDir()}
+		r = &crashRun{stepwise: &stepwise{t: t, called: make([]int, len(crashInput))}, dir: t.TempDir(), posts: map[string]string{}}
 		r.first = &faultPorts{at: at, how: how, die: func() { r.kill() }}
 		r.begin(r.first)
 		r.live()
@@ -96,7 +97,8 @@ func (r *crashRun) begin(faults *faultPorts) {
 		Jitter: func(d time.Duration) time.Duration { return d },
 	}).WithDefaults()
 	r.ingest = jobs.NewIngest(r.Ports, jobs.IngestOptions{})
-	r.aggregate = jobs.NewAggregate(r.Ports, jobs.AggregateOptions{PieceBytes: 200}) // a piece a chunk
+	r.aggregate = jobs.NewAggregate(r.Ports, jobs.AggregateOptions{PieceBytes: 200, Webhooks: true}) // a piece a chunk
+	r.notify = jobs.NewNotify(r.Ports, crashCourier{r, r.ctx})
 	r.worker = jobs.NewWorker(r.Ports, jobs.WorkerOptions{
 		Concurrency: 1, CheckpointBytes: 250, // a part for two items
 		Route: func(string) (string, jobs.Upstream) { return "upstream", crashUpstream{r, r.ctx} },
@@ -105,8 +107,10 @@ func (r *crashRun) begin(faults *faultPorts) {
 
 // live is the job's life.
 func (r *crashRun) live() {
+	_, err := jobs.CreateHook(r.t.Context(), jobs.Ports{Registry: r.local.Store}.WithDefaults(), jobs.Hook{Tenant: "tenant", URL: "https://x"}, jobs.HookOptions{})
+	r.must(err)
 	r.open(theJob, crashInput)
-	r.until("the job has completed", func() bool { return r.job().Phase == jobs.PhaseCompleted })
+	r.until("the job has completed, and that was told", func() bool { return r.job().Phase == jobs.PhaseCompleted && r.told() == 1 })
 	r.ends[0] = r.end()
 	first := r.job().Outputs.Of
 	r.healed = true
@@ -122,8 +126,45 @@ func (r *crashRun) live() {
 	})
 	time.Sleep(time.Hour)
 	r.tickAt = time.Now()
-	r.until("the job is closed", func() bool { return r.job().Closed })
+	r.until("the job is closed, and its second end was told", func() bool { return r.job().Closed && r.told() == 2 })
 	r.ends[1] = r.end()
+	if len(r.posts) != 2 {
+		r.breaks("what was posted is %v, want both ends", r.posts)
+	}
+}
+
+// told counts the deliveries that have come to an end.
+func (r *crashRun) told() int {
+	r.t.Helper()
+	all, err := jobs.Deliveries(r.t.Context(), r.local.Store, jobs.DeliveryQuery{Tenant: "tenant"})
+	r.must(err)
+	n := 0
+	for _, d := range all {
+		if d.State == jobs.DeliveryDelivered {
+			n++
+		}
+	}
+	return n
+}
+
+// crashCourier posts what one process sends.
+type crashCourier struct {
+	r       *crashRun
+	process context.Context
+}
+
+func (c crashCourier) Post(_ context.Context, n *jobs.NoticeMessage) (int, error) {
+	if err := c.process.Err(); err != nil {
+		return 0, err // the dead post nothing
+	}
+	var event struct{ Type string }
+	if err := json.Unmarshal([]byte(n.Body), &event); err != nil {
+		return 0, err
+	}
+	c.r.mu.Lock()
+	defer c.r.mu.Unlock()
+	c.r.posts[n.EventID] = event.Type
+	return 200, nil
 }
 
 // open submits a job, as often as it takes.
@@ -201,7 +242,7 @@ func (r *crashRun) until(what string, so func() bool) {
 // next is the queue whose next message is visible soonest, and when.
 func (r *crashRun) next() (q jobs.QueueName, at time.Time, some bool) {
 	r.t.Helper()
-	for _, name := range []jobs.QueueName{jobs.QueueIngest, jobs.QueueAggregate, jobs.QueueWork} {
+	for _, name := range allQueues {
 		in, ok, err := r.local.Queue.nextVisible(r.t.Context(), name)
 		r.must(err)
 		if visible := time.Now().Add(max(0, in)); ok && (!some || visible.Before(at)) {

@@ -31,11 +31,15 @@ type stepwise struct {
 	mu     sync.Mutex
 
 	upstream  func(item, call int) *jobs.Fault // nil = answered; call counts from 1
+	courier   jobs.Courier                     // nil = there are no webhooks
 	processes int
 	ingest    jobs.Handler
 	aggregate jobs.Handler
 	worker    *jobs.Worker
+	notify    jobs.Handler
 }
+
+var allQueues = []jobs.QueueName{jobs.QueueIngest, jobs.QueueAggregate, jobs.QueueWork, jobs.QueueNotify}
 
 const (
 	theJob = jobs.JobID("batch_1")
@@ -73,8 +77,9 @@ func (s *stepwise) start() {
 	s.processes++
 	s.Ports = s.portsOf(fmt.Sprintf("process-%d", s.processes))
 	s.ingest = jobs.NewIngest(s.Ports, jobs.IngestOptions{})
-	s.aggregate = jobs.NewAggregate(s.Ports, jobs.AggregateOptions{})
+	s.aggregate = jobs.NewAggregate(s.Ports, jobs.AggregateOptions{Webhooks: s.courier != nil})
 	s.worker = s.newWorker(s.Ports, 64)
+	s.notify = jobs.NewNotify(s.Ports, s.courier)
 }
 
 func (s *stepwise) portsOf(process string) jobs.Ports {
@@ -135,6 +140,8 @@ func (s *stepwise) handler(q jobs.QueueName) jobs.Handler {
 		return s.ingest
 	case jobs.QueueWork:
 		return s.worker
+	case jobs.QueueNotify:
+		return s.notify
 	default:
 		return s.aggregate
 	}
@@ -180,11 +187,11 @@ func (s *stepwise) handle(ctx context.Context, h jobs.Handler, batch []jobs.Mess
 	return failures
 }
 
-// settle handles what is visible in the queues, all three if none is named, until nothing is.
+// settle handles what is visible in the queues, all if none is named, until nothing is.
 func (s *stepwise) settle(queues ...jobs.QueueName) {
 	s.t.Helper()
 	if len(queues) == 0 {
-		queues = []jobs.QueueName{jobs.QueueIngest, jobs.QueueAggregate, jobs.QueueWork}
+		queues = allQueues
 	}
 	for busy := true; busy; {
 		busy = false
@@ -247,7 +254,7 @@ func (s *stepwise) pass(within time.Duration, sweeping bool) {
 	}
 	for s.settle(); time.Now().Before(end) && !s.job().Phase.Ended(); s.settle() {
 		next := earliest(end, tick)
-		for _, q := range []jobs.QueueName{jobs.QueueIngest, jobs.QueueAggregate, jobs.QueueWork} {
+		for _, q := range allQueues {
 			in, ok, err := s.local.Queue.nextVisible(s.t.Context(), q)
 			s.must(err)
 			if ok {
