@@ -49,12 +49,15 @@ const (
 	Completed        Behaviour = "a job completed"
 	SecondFiles      Behaviour = "files of a second generation were published"
 	LateFiles        Behaviour = "outcomes saved after the end of a stopped job were published"
+	Told             Behaviour = "the end of a job was told"
+	ToldAgain        Behaviour = "the end of a job was told after an attempt that failed"
+	NoticeLost       Behaviour = "a notice, or its report, was lost and made up for"
 )
 
 var behaviours = []Behaviour{Crash, CrashBeforeNudge, LostResponse, LostCAS, Redelivery, Batch, LostMessage, Purge, Resent, DoneAgain,
 	ClaimAgain, Adoption, LateSave, AnsweredTwice, Checkpoint, GivenBack, Deferral, Accusation, Burial, BurialFinished, Redriven,
 	RedriveAfter, RedriveFinal, RedriveRefused, Parking, OutagePause, Refusals, Probe, Isolation, CrashOutcome, StopBetween, InputChanged,
-	Cancelled, Expired, Completed, SecondFiles, LateFiles}
+	Cancelled, Expired, Completed, SecondFiles, LateFiles, Told, ToldAgain, NoticeLost}
 
 func (w *World) saw(b Behaviour) {
 	w.mu.Lock()

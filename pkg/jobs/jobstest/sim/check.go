@@ -21,6 +21,9 @@ func (w *World) check() {
 	case !j.Phase.Ended():
 		w.failf("the job is %s", j.Phase)
 		return
+	}
+	w.checkTold(j)
+	switch {
 	case j.Phase == jobs.PhaseFailed:
 		switch code := jobs.Code(j.Stop.Code); {
 		case code == "input_modified" && w.plan.overwritten():

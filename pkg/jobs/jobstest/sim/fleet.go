@@ -18,6 +18,7 @@ type fleet struct {
 	queue    *queue
 	files    *files
 	upstream *upstream
+	receiver *receiver
 
 	mu      sync.Mutex
 	started int
@@ -79,7 +80,8 @@ func (f *fleet) start() {
 	m.handlers = map[jobs.QueueName]jobs.Handler{
 		jobs.QueueIngest:    jobs.NewIngest(ports, jobs.IngestOptions{}),
 		jobs.QueueWork:      m.worker,
-		jobs.QueueAggregate: jobs.NewAggregate(ports, jobs.AggregateOptions{PieceBytes: f.w.plan.PieceBytes}),
+		jobs.QueueAggregate: jobs.NewAggregate(ports, jobs.AggregateOptions{PieceBytes: f.w.plan.PieceBytes, Webhooks: f.w.plan.Hook}),
+		jobs.QueueNotify:    jobs.NewNotify(ports, f.receiver),
 	}
 	f.members = append(f.members, m)
 	f.w.logf("process %s starts", p.name)

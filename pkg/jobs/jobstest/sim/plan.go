@@ -20,6 +20,7 @@ type Plan struct {
 	Lambda     bool
 	Sole       bool // no other process ever opens the ledger
 	PieceBytes int64
+	Hook       bool // the tenant wants to be told
 	Weather    Weather
 	Odds       Odds
 	LoseFirst  bool             // every advance is lost the first time that it is sent
@@ -117,6 +118,7 @@ func newPlan(w *World) *Plan {
 	if d.odds("short", 1500) {
 		p.Window = d.between("window", 2*time.Minute, time.Hour)
 	}
+	p.Hook = d.odds("hook", 3000)
 	p.misfortune(d)
 	p.drawWeather(d)
 	p.drawEvents(d)

@@ -58,8 +58,14 @@ func (q *queue) loses(h uint64, body []byte) bool {
 	if !q.w.plan.LoseFirst {
 		return chance(h, q.w.plan.Odds.LoseAdvance)
 	}
-	again := q.lost[string(body)]
-	q.lost[string(body)] = true
+	what := string(body)
+	if b, err := jobs.DecodeMessage(body); err == nil && b.Notice != nil { // no two of a delivery are the same
+		what = "notice " + b.Notice.Notice
+	} else if err == nil && b.Delivered != nil {
+		what = "report " + b.Delivered.Delivered
+	}
+	again := q.lost[what]
+	q.lost[what] = true
 	return !again
 }
 

@@ -51,6 +51,10 @@ func (w *World) run() {
 		queue:    &queue{w: w, lost: map[string]bool{}},
 		files:    &files{w: w, objects: map[string][]byte{inputName: []byte(w.plan.input)}},
 		upstream: &upstream{w: w, weather: w.plan.Weather, calls: map[int]int{}, answers: map[int]int{}, got: map[int]*actor{}, turns: map[string]int{}},
+		receiver: &receiver{w: w, posts: map[string]int{}},
+	}
+	if w.plan.Hook {
+		f.receiver.register(f.registry)
 	}
 	w.fleet = f
 	operator := &process{name: "operator", cancel: func() {}}
@@ -98,11 +102,11 @@ func (w *World) takePending() []Event {
 	return due
 }
 
-// quiet tells whether the sweep has taken the job for ended, and no work is on its way.
+// quiet tells whether the sweep has taken the job for ended, nobody is still to be told, and no work is on its way.
 func (w *World) quiet() bool {
 	w.world.Lock()
 	defer w.world.Unlock()
-	return w.job.Closed && !slices.ContainsFunc(w.fleet.queue.messages, func(m *message) bool { return m.Queue == jobs.QueueWork })
+	return w.job.Closed && len(w.fleet.receiver.deliveries(jobs.DeliveryPending)) == 0 && !slices.ContainsFunc(w.fleet.queue.messages, func(m *message) bool { return m.Queue == jobs.QueueWork })
 }
 
 // rough tells whether so many calls of ports fail, one in twenty, that every second try at a step of fifteen does. Drivers

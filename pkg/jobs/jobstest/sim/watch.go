@@ -28,6 +28,8 @@ type witness struct {
 	before   map[jobs.ChunkID]map[int]int // calls of its items before that
 	redriven map[string]bool              // dead letters that were sent back: key#number
 
+	ended map[jobs.Phase][]time.Time // when the job came to which end
+
 	fell map[int]int // by item: how many processes died that ran it alone
 
 	deliveries int // of chunk messages
@@ -36,7 +38,7 @@ type witness struct {
 func newWitness() witness {
 	return witness{claims: map[string]jobs.Bits{}, owners: map[string]string{}, leases: map[string]time.Time{}, late: map[string]bool{}, facts: map[int]time.Time{},
 		judged: map[string]bool{}, deadBy: map[jobs.ChunkID]string{}, opened: map[jobs.ChunkID]time.Time{},
-		before: map[jobs.ChunkID]map[int]int{}, redriven: map[string]bool{}, fell: map[int]int{}}
+		before: map[jobs.ChunkID]map[int]int{}, redriven: map[string]bool{}, ended: map[jobs.Phase][]time.Time{}, fell: map[int]int{}}
 }
 
 func burialKey(c jobs.ChunkID, number int) string { return fmt.Sprintf("%s#%d", c, number) }
@@ -51,6 +53,9 @@ func (w *World) watchJob(_ *actor, before, after *jobs.Job) {
 		w.stopMoved = time.Now()
 	}
 	if before.Phase != after.Phase {
+		if after.Phase.Ended() {
+			w.ended[after.Phase] = append(w.ended[after.Phase], after.Entered[after.Phase])
+		}
 		w.watchMove(before.Phase, after)
 	}
 	if before.Outputs != nil && after.Outputs != nil && before.Outputs.Of != after.Outputs.Of {
