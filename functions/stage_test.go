@@ -37,12 +37,31 @@ type plan struct {
 	upstream string        // its URL
 	timeout  time.Duration // of an invocation; 0 = timeout
 	// via is where a function finds a service; nil = at its endpoint.
-	via func(function, service, endpoint string) string
+	via      func(function, service, endpoint string) string
+	webhooks bool // there is a notify function
+}
+
+// notifyTimeout is more than a receiver may take.
+const notifyTimeout = 20 * time.Second
+
+// notifyEnv is all that the notify function is told.
+func notifyEnv(t *testing.T, c *sqs.Client, queues map[string]string) map[string]string {
+	t.Helper()
+	keys, err := c.Options().Credentials.Retrieve(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{
+		"AWS_ACCESS_KEY_ID": keys.AccessKeyID, "AWS_SECRET_ACCESS_KEY": keys.SecretAccessKey, "AWS_ENDPOINT_URL_SQS": aws.ToString(c.Options().BaseEndpoint),
+		"FANOUT_NOTIFY_QUEUE": queues["notify"], "FANOUT_NOTIFY_DEAD_LETTERS": queues["notify-dead"], "FANOUT_AGGREGATE_QUEUE": queues["aggregate"],
+		"FANOUT_NOTIFY_ALLOW": "127.0.0.0/8,::1/128",
+	}
 }
 
 // stage is a whole deployment: the real binaries, pumped from queues, on a table and a bucket.
 type stage struct {
 	ingest, worker, aggregate *lambdatest.Function
+	notify                    *lambdatest.Function          // nil unless it was planned
 	mappings                  map[string]lambdatest.Mapping // by queue; to be changed before start
 	sources                   map[string]*lambdatest.Source
 	env                       map[string]string // of the worker
@@ -98,11 +117,21 @@ func newStage(t *testing.T, p plan) *stage {
 	s.worker = deploy("worker", of)
 	s.env = maps.Clone(env)
 	maps.Copy(s.env, of)
-	s.aggregate = deploy("aggregate", map[string]string{"FANOUT_AGGREGATE_DEAD_LETTERS": s.queues["aggregate-dead"]})
+	of = map[string]string{"FANOUT_AGGREGATE_DEAD_LETTERS": s.queues["aggregate-dead"]}
+	if p.webhooks {
+		of["FANOUT_NOTIFY_QUEUE"] = s.queues["notify"]
+	}
+	s.aggregate = deploy("aggregate", of)
 	s.mappings = map[string]lambdatest.Mapping{
 		"ingest":    {Function: s.ingest, BatchSize: 1},
 		"work":      {Function: s.worker, BatchSize: 2},
 		"aggregate": {Function: s.aggregate},
+	}
+	if p.webhooks {
+		s.notify = lambdatest.Deploy(t, lambdatest.Config{
+			Name: "notify", Bootstrap: lambdatest.Build(t, "notify"), Env: notifyEnv(t, s.sqs, s.queues), Timeout: notifyTimeout,
+		})
+		s.mappings["notify"] = lambdatest.Mapping{Function: s.notify}
 	}
 	return s
 }
@@ -224,7 +253,7 @@ func (s *stage) endLease(t *testing.T, id jobs.ChunkID) {
 // somebody else was at it.
 func (s *stage) nothingDead(t *testing.T) {
 	t.Helper()
-	for _, name := range []string{"ingest", "work", "aggregate"} {
+	for _, name := range []string{"ingest", "work", "aggregate", "notify"} {
 		if dead := s.dead(t, name); len(dead) > 0 {
 			t.Errorf("%s has %d dead letters, such as %s, %+v", name, len(dead), *dead[0].Body, dead[0].MessageAttributes)
 		}

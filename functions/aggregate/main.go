@@ -1,4 +1,4 @@
-// The aggregate function folds, compacts and finalizes jobs, and sweeps once a minute.
+// The aggregate function folds, compacts and finalizes jobs, has their ends told, and sweeps once a minute.
 package main
 
 import (
@@ -15,11 +15,11 @@ import (
 func main() { function.Main(start) }
 
 func start(ctx context.Context, c config.Aggregate) (*function.Function, error) {
-	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{AggregateDead: c.DeadLetters}, 0)
+	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{AggregateDead: c.DeadLetters, Notify: c.NotifyQueue}, 0)
 	if err != nil {
 		return nil, err
 	}
-	f := function.New(jobs.QueueAggregate, c.Cloud, ports, os.Stdout)
-	f.Handler = jobs.NewAggregate(f.Ports, jobs.AggregateOptions{})
+	f := function.New(jobs.QueueAggregate, c.LogLevel, ports, os.Stdout)
+	f.Handler = jobs.NewAggregate(f.Ports, jobs.AggregateOptions{Webhooks: c.NotifyQueue != ""})
 	return f, nil
 }

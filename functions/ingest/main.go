@@ -19,7 +19,7 @@ func start(ctx context.Context, c config.Ingest) (*function.Function, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := function.New(jobs.QueueIngest, c.Cloud, ports, os.Stdout)
+	f := function.New(jobs.QueueIngest, c.LogLevel, ports, os.Stdout)
 	ingest := jobs.NewIngest(f.Ports, jobs.IngestOptions{Upload: jobs.UploadOptions{Window: c.UploadWindow}})
 	f.Handler = awsjobs.NewUploads(ingest, ports.Queue, c.Bucket)
 	return f, nil

@@ -23,7 +23,7 @@ func start(ctx context.Context, c config.Worker) (*function.Function, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := function.New(jobs.QueueWork, c.Cloud, ports, os.Stdout)
+	f := function.New(jobs.QueueWork, c.LogLevel, ports, os.Stdout)
 	f.Needs = jobs.LeastTime(c.CallTimeout) + c.CallTimeout/10 // to claim a chunk and to read it
 	f.Handler = jobs.NewWorker(f.Ports, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, RequestIDs: true})
 	return f, nil

@@ -46,8 +46,8 @@ func TestQueuesCarryMessagesAndNameTheirDeadLetters(t *testing.T) {
 		t.Run(string(kind), func(t *testing.T) {
 			c := SQS(t, kind)
 			urls := Queues(t, c)
-			if len(urls) != 6 {
-				t.Errorf("made %v, want three queues with their dead letters", urls)
+			if len(urls) != 8 {
+				t.Errorf("made %v, want four queues with their dead letters", urls)
 			}
 			for name, url := range urls {
 				if _, err := c.SendMessage(t.Context(), &sqs.SendMessageInput{QueueUrl: &url, MessageBody: &name}); err != nil {

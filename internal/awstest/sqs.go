@@ -40,12 +40,12 @@ func SQS(t testing.TB, kind SQSKind) *sqs.Client {
 	return sqs.NewFromConfig(connect(t, "SQS", sqsServers[kind]))
 }
 
-// Queues makes the queues "ingest", "work" and "aggregate", each with its dead letters ("work-dead"), and drops them when the
+// Queues makes the queues "ingest", "work", "aggregate" and "notify", each with its dead letters ("work-dead"), and drops them when the
 // test ends. It returns their URLs.
 func Queues(t testing.TB, c *sqs.Client) map[string]string {
 	t.Helper()
 	prefix, urls := newName(), map[string]string{}
-	for _, name := range []string{"ingest", "work", "aggregate"} {
+	for _, name := range []string{"ingest", "work", "aggregate", "notify"} {
 		dead := makeQueue(t, c, prefix+"-"+name+"-dead", nil)
 		got, err := c.GetQueueAttributes(t.Context(), &sqs.GetQueueAttributesInput{
 			QueueUrl: &dead, AttributeNames: []types.QueueAttributeName{types.QueueAttributeNameQueueArn},

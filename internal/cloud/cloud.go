@@ -22,7 +22,7 @@ import (
 	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
-// Ports are those of AWS, as what they are.
+// Ports are those of AWS, as what they are. A process that was opened with queues alone has no others.
 type Ports struct {
 	Store *awsjobs.Store
 	Queue *awsjobs.Source
@@ -31,7 +31,11 @@ type Ports struct {
 
 // Jobs are the ports as the handlers take them.
 func (p *Ports) Jobs() jobs.Ports {
-	return jobs.Ports{Ledger: p.Store, Registry: p.Store, Queue: p.Queue, Files: p.Files}.WithDefaults()
+	ports := jobs.Ports{Queue: p.Queue}
+	if p.Store != nil {
+		ports.Ledger, ports.Registry, ports.Files = p.Store, p.Store, p.Files
+	}
+	return ports.WithDefaults()
 }
 
 const (
@@ -41,37 +45,57 @@ const (
 	copyAfter   = 5 * time.Minute  // S3 copies 5 GiB before it answers
 )
 
-// Open makes clients of AWS, where the SDK finds its region, credentials and endpoints, and the ports on them. dead is
-// where the dead letters of the queues are, of those that the process handles. concurrency is how many requests it may have
-// under way: as many connections are kept, since a handshake costs more than most requests.
-func Open(ctx context.Context, c config.Cloud, dead awsjobs.QueueURLs, concurrency int) (*Ports, error) {
-	client := func(answerAfter time.Duration) *awshttp.BuildableClient {
-		return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
-			t.MaxIdleConnsPerHost = max(leastIdle, concurrency)
-			t.MaxIdleConns = 0 // the limit to a host is limit enough
-			t.ResponseHeaderTimeout = answerAfter
-		})
-	}
-	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(client(answerAfter)), awsconfig.WithRetryer(func() aws.Retryer {
-		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts = attempts })
-	}))
+// Open makes clients of AWS, where the SDK finds its region, credentials and endpoints, and the ports on them. queues are
+// those that not every process has: the dead letters of the queue that it handles, and the notify queue. concurrency is how
+// many requests it may have under way: as many connections are kept, since a handshake costs more than most requests.
+func Open(ctx context.Context, c config.Cloud, queues awsjobs.QueueURLs, concurrency int) (*Ports, error) {
+	cfg, err := configure(ctx, concurrency)
 	if err != nil {
-		return nil, fmt.Errorf("configure the clients of AWS: %w", err)
+		return nil, err
 	}
-	if cfg.Region == "" {
-		return nil, jobs.Errorf(jobs.CodeInvalid, "configure the clients of AWS: no region is set").WithHint("AWS_REGION=eu-central-1")
-	}
-	dead.Ingest, dead.Work, dead.Aggregate = c.IngestQueue, c.WorkQueue, c.AggregateQueue
-	queue := awsjobs.NewQueue(sqs.NewFromConfig(cfg), dead)
+	queues.Ingest, queues.Work, queues.Aggregate = c.IngestQueue, c.WorkQueue, c.AggregateQueue
+	queue := awsjobs.NewQueue(sqs.NewFromConfig(cfg), queues)
 	if !c.FairQueues {
 		queue.Group = nil
 	}
-	bucket := s3.NewFromConfig(cfg, func(o *s3.Options) { o.HTTPClient = client(copyAfter) })
+	bucket := s3.NewFromConfig(cfg, func(o *s3.Options) { o.HTTPClient = client(copyAfter, concurrency) })
 	return &Ports{
 		Store: awsjobs.NewStore(dynamodb.NewFromConfig(cfg), c.Table),
 		Queue: awsjobs.NewSource(queue),
 		Files: awsjobs.NewFiles(bucket, c.Bucket),
 	}, nil
+}
+
+// OpenQueue makes ports that are queues alone.
+func OpenQueue(ctx context.Context, queues awsjobs.QueueURLs) (*Ports, error) {
+	cfg, err := configure(ctx, 0)
+	if err != nil {
+		return nil, err
+	}
+	queue := awsjobs.NewQueue(sqs.NewFromConfig(cfg), queues)
+	queue.Group = nil // what it sends is handled in a moment, whosever it is
+	return &Ports{Queue: awsjobs.NewSource(queue)}, nil
+}
+
+func configure(ctx context.Context, concurrency int) (aws.Config, error) {
+	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(client(answerAfter, concurrency)), awsconfig.WithRetryer(func() aws.Retryer {
+		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts = attempts })
+	}))
+	if err != nil {
+		return cfg, fmt.Errorf("configure the clients of AWS: %w", err)
+	}
+	if cfg.Region == "" {
+		return cfg, jobs.Errorf(jobs.CodeInvalid, "configure the clients of AWS: no region is set").WithHint("AWS_REGION=eu-central-1")
+	}
+	return cfg, nil
+}
+
+func client(answerAfter time.Duration, concurrency int) *awshttp.BuildableClient {
+	return awshttp.NewBuildableClient().WithTransportOptions(func(t *http.Transport) {
+		t.MaxIdleConnsPerHost = max(leastIdle, concurrency)
+		t.MaxIdleConns = 0 // the limit to a host is limit enough
+		t.ResponseHeaderTimeout = answerAfter
+	})
 }
 
 // Route is where models are served: one upstream has them all.

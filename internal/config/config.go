@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net/netip"
 	"net/url"
 	"reflect"
 	"slices"
@@ -56,6 +57,16 @@ type Worker struct {
 type Aggregate struct {
 	Cloud
 	DeadLetters string `env:"FANOUT_AGGREGATE_DEAD_LETTERS,required"` // URL
+	NotifyQueue string `env:"FANOUT_NOTIFY_QUEUE"`                    // URL; none = there are no webhooks
+}
+
+// Notify is what the notify function is told: it has neither table nor bucket.
+type Notify struct {
+	Queue          string         `env:"FANOUT_NOTIFY_QUEUE,required"`        // URLs
+	DeadLetters    string         `env:"FANOUT_NOTIFY_DEAD_LETTERS,required"` //
+	AggregateQueue string         `env:"FANOUT_AGGREGATE_QUEUE,required"`     //
+	Allow          []netip.Prefix `env:"FANOUT_NOTIFY_ALLOW"`                 // private addresses that may be called, such as 10.1.0.0/16
+	LogLevel       slog.Level     `env:"FANOUT_LOG_LEVEL" envDefault:"INFO"`
 }
 
 // Limits of what can be asked for.
@@ -141,7 +152,7 @@ func variableOf(of reflect.Type, field string) string {
 // kinds say what a variable must be for a Go type.
 var kinds = map[string]string{
 	"bool": "true or false", "int": "a whole number", "time.Duration": "a duration such as 90s or 24h",
-	"slog.Level": "DEBUG, INFO, WARN or ERROR",
+	"slog.Level": "DEBUG, INFO, WARN or ERROR", "[]netip.Prefix": "networks such as 10.1.0.0/16, with commas between them",
 }
 
 func (c *Cloud) check() []error {
@@ -173,7 +184,17 @@ func (c *Worker) check() []error {
 }
 
 func (c *Aggregate) check() []error {
-	return append(c.Cloud.check(), checkURLs(map[string]string{"FANOUT_AGGREGATE_DEAD_LETTERS": c.DeadLetters})...)
+	urls := map[string]string{"FANOUT_AGGREGATE_DEAD_LETTERS": c.DeadLetters}
+	if c.NotifyQueue != "" {
+		urls["FANOUT_NOTIFY_QUEUE"] = c.NotifyQueue
+	}
+	return append(c.Cloud.check(), checkURLs(urls)...)
+}
+
+func (c *Notify) check() []error {
+	return checkURLs(map[string]string{
+		"FANOUT_NOTIFY_QUEUE": c.Queue, "FANOUT_NOTIFY_DEAD_LETTERS": c.DeadLetters, "FANOUT_AGGREGATE_QUEUE": c.AggregateQueue,
+	})
 }
 
 func checkURLs(urls map[string]string) (all []error) {

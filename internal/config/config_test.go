@@ -57,6 +57,14 @@ func TestEverythingMissingOrWrongIsToldTogether(t *testing.T) {
 		{"out of range", loadError[Worker], whole("FANOUT_CONCURRENCY=0"), []string{"FANOUT_CONCURRENCY is 0, but must be from 1 to 1000"}},
 		{"an upload's window", loadError[Ingest], whole("FANOUT_INGEST_DEAD_LETTERS=http://x", "FANOUT_UPLOAD_WINDOW=1s"),
 			[]string{"FANOUT_UPLOAD_WINDOW is 1s, but must be from 1m0s to 336h0m0s"}},
+		{"nothing is set of notify", loadError[Notify], nil, []string{
+			"FANOUT_AGGREGATE_QUEUE is not set", "FANOUT_NOTIFY_DEAD_LETTERS is not set", "FANOUT_NOTIFY_QUEUE is not set",
+		}},
+		{"what notify may call", loadError[Notify], whole("FANOUT_NOTIFY_QUEUE=http://x", "FANOUT_NOTIFY_DEAD_LETTERS=http://x", "FANOUT_NOTIFY_ALLOW=10.0.0.0/8,10.1.2.3"),
+			[]string{"FANOUT_NOTIFY_ALLOW must be networks such as 10.1.0.0/16, with commas between them"}},
+		{"notify is well", loadError[Notify], whole("FANOUT_NOTIFY_QUEUE=http://x", "FANOUT_NOTIFY_DEAD_LETTERS=http://x", "FANOUT_NOTIFY_ALLOW=10.0.0.0/8,fd00::/8"), nil},
+		{"where aggregate has notices sent", loadError[Aggregate], whole("FANOUT_AGGREGATE_DEAD_LETTERS=http://x", "FANOUT_NOTIFY_QUEUE=notify"),
+			[]string{"FANOUT_NOTIFY_QUEUE must be a URL that begins with https:// or http://"}},
 		{"all is well", loadError[Worker], whole("FANOUT_UPSTREAM=builtin"), nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -33,9 +33,9 @@ type Function struct {
 }
 
 // New begins a function that handles the messages of a queue. Its log and its metrics are lines of JSON on out.
-func New(queue jobs.QueueName, c config.Cloud, p *cloud.Ports, out io.Writer) *Function {
+func New(queue jobs.QueueName, level slog.Level, p *cloud.Ports, out io.Writer) *Function {
 	f := &Function{Ports: p.Jobs(), queue: queue, cloud: p, recorder: metrics.New(name(queue), out)}
-	f.Ports.Log, f.Ports.Watch = NewLog(out, c.LogLevel), f.recorder.Watch()
+	f.Ports.Log, f.Ports.Watch = NewLog(out, level), f.recorder.Watch()
 	return f
 }
 
@@ -68,15 +68,18 @@ func Main[C any, P config.Checked[C]](start func(ctx context.Context, c C) (*Fun
 func (f *Function) Invocations() func(context.Context, events.SQSEvent) (events.SQSEventResponse, error) {
 	pump := &awsjobs.Pump{
 		Source: f.cloud.Queue, Name: f.queue, Handler: f.recorder.Counting(f.Handler), Margin: margin,
-		Each:      f.queue == jobs.QueueWork,
+		Each:      f.queue == jobs.QueueWork || f.queue == jobs.QueueNotify,
 		OnFailure: func(ctx context.Context, m jobs.Message, err error) { f.recorder.Failed(ctx, f.Ports.Log, m, err) },
 	}
 	needs := f.Needs + margin
 	return func(ctx context.Context, e events.SQSEvent) (events.SQSEventResponse, error) {
 		defer f.recorder.Flush()
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < needs {
-			return events.SQSEventResponse{}, fmt.Errorf("an invocation has %s, and needs %s: give the function a longer timeout, or shorten FANOUT_CALL_TIMEOUT",
-				time.Until(deadline).Round(time.Second), needs)
+			try := "give the function a longer timeout"
+			if f.queue == jobs.QueueWork {
+				try += ", or shorten FANOUT_CALL_TIMEOUT"
+			}
+			return events.SQSEventResponse{}, fmt.Errorf("an invocation has %s, and needs %s: %s", time.Until(deadline).Round(time.Second), needs, try)
 		}
 		return pump.Handle(ctx, e)
 	}

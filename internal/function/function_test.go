@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -17,7 +18,6 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/fanout-inference/fanout/internal/cloud"
-	"github.com/fanout-inference/fanout/internal/config"
 	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
 )
@@ -41,7 +41,7 @@ func (unreachable) Do(*http.Request) (*http.Response, error) { return nil, error
 
 func newFunction(out *bytes.Buffer, h jobs.Handler) *Function {
 	client := sqs.New(sqs.Options{Region: "eu-central-1", HTTPClient: unreachable{}, Retryer: aws.NopRetryer{}})
-	f := New(jobs.QueueAggregate, config.Cloud{}, &cloud.Ports{Queue: awsjobs.NewSource(awsjobs.NewQueue(client, awsjobs.QueueURLs{Aggregate: "http://x/q"}))}, out)
+	f := New(jobs.QueueAggregate, slog.LevelInfo, &cloud.Ports{Queue: awsjobs.NewSource(awsjobs.NewQueue(client, awsjobs.QueueURLs{Aggregate: "http://x/q"}))}, out)
 	f.Handler = h
 	return f
 }
@@ -101,7 +101,7 @@ func TestAnInvocationWithTooLittleTimeSaysSo(t *testing.T) {
 	f.Needs = jobs.LeastTime(2 * time.Minute)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	if _, err := f.Invocations()(ctx, threeMessages); err == nil || !strings.Contains(err.Error(), "shorten FANOUT_CALL_TIMEOUT") {
+	if _, err := f.Invocations()(ctx, threeMessages); err == nil || !strings.Contains(err.Error(), "a longer timeout") {
 		t.Errorf("error: %v, want one that says what to change", err)
 	}
 }

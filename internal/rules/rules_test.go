@@ -68,6 +68,8 @@ func TestImportsPointOneWay(t *testing.T) {
 			"a driver knows the rules and its engine, and no other driver"},
 		{"pkg/jobs/awsjobs", []string{"database/sql", "modernc.org/sqlite", module + "/pkg/jobs/localjobs", module + "/pkg/upstream", module + "/internal"},
 			"a driver knows the rules and its services, and no other driver"},
+		{"pkg/webhook", []string{"database/sql", "github.com/aws", module + "/pkg/upstream", module + "/pkg/jobs/localjobs", module + "/internal"},
+			"who calls strangers knows one message, and neither queues nor records"},
 		{"functions", []string{"database/sql", "modernc.org/sqlite", module + "/pkg/jobs/localjobs", module + "/internal/cli"},
 			"a function carries no database and no command line: its size is paid for with each start"},
 		{"internal/config", []string{"github.com/aws"}, "what a deployment is told says nothing of clients"},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -130,7 +129,7 @@ func (d *Delivery) entry(revision int64) Entry {
 	if err != nil {
 		panic(err) // it always encodes
 	}
-	return Entry{Kind: KindDelivery, Owner: d.Tenant, ID: d.ID, Revision: revision, Body: body, Expires: d.Until.Add(deliveriesKept)}
+	return Entry{Kind: KindDelivery, Owner: d.Tenant, ID: d.ID, Revision: revision, Body: body, Created: d.Created, Expires: d.Until.Add(deliveriesKept)}
 }
 
 // readDelivery reads a delivery, and the revision to save it by.
@@ -196,7 +195,7 @@ func Deliveries(ctx context.Context, r Registry, q DeliveryQuery) ([]Delivery, e
 		return nil, nil // which would be everybody's
 	}
 	var all []Delivery
-	for e, err := range r.Entries(ctx, KindDelivery, q.Tenant) {
+	for e, err := range r.Listed(ctx, EntryQuery{Kind: KindDelivery, Owner: q.Tenant, After: q.After, Limit: q.Limit}) {
 		var d Delivery
 		if err == nil {
 			err = decodeEntry(e, &d)
@@ -205,22 +204,6 @@ func Deliveries(ctx context.Context, r Registry, q DeliveryQuery) ([]Delivery, e
 			return nil, fmt.Errorf("list the deliveries of tenant %s: %w", q.Tenant, err)
 		}
 		all = append(all, d)
-	}
-	slices.SortFunc(all, func(a, b Delivery) int {
-		if c := b.Created.Compare(a.Created); c != 0 {
-			return c
-		}
-		return strings.Compare(b.ID, a.ID)
-	})
-	if q.After != "" {
-		at := slices.IndexFunc(all, func(d Delivery) bool { return d.ID == q.After })
-		if at < 0 {
-			return nil, fmt.Errorf("list the deliveries of tenant %s after %s: %w", q.Tenant, q.After, ErrNotFound)
-		}
-		all = all[at+1:]
-	}
-	if q.Limit > 0 {
-		all = all[:min(len(all), q.Limit)]
 	}
 	return all, nil
 }

@@ -34,13 +34,15 @@ const (
 // here, and nothing in pkg/jobs, sends a message again because it failed. What sends what, and how often each function then
 // stands in its chain:
 //
-//	                                              ingest  worker  aggregate
-//	a split to scan       sends the job              1       0        0
-//	a job to check        sends its splits           2       0        0
-//	a split to dispatch   sends its chunks           3       0        0
-//	a chunk               sends its split            3       1        0
-//	a split to compact    sends the job              3       1        1
-//	a job to finalize     sends nothing              3       1        2
+//	                                              ingest  worker  aggregate  notify
+//	a split to scan       sends the job              1       0        0         0
+//	a job to check        sends its splits           2       0        0         0
+//	a split to dispatch   sends its chunks           3       0        0         0
+//	a chunk               sends its split            3       1        0         0
+//	a split to compact    sends the job              3       1        1         0
+//	a job to finalize     sends its notices          3       1        2         0
+//	a notice              sends its report           3       1        2         1
+//	a report              sends nothing              3       1        3         1
 //
 // An upload before that is one more of ingest, a sweep one more of aggregate, which may enter at any row. What a row records
 // is never taken back, so a chain goes down this table. Which chain an invocation continues whose batch has messages of
