@@ -278,13 +278,20 @@ var scenarios = []scenario{{
 	ends:  jobs.PhaseFailed,
 	shows: []Behaviour{InputChanged},
 }, {
-	name: "the input is replaced when only what was given up must be read again",
+	name: "the input is replaced when only what nobody called must be read again",
+	plan: func(p *Plan) {
+		p.Ploys = []Ploy{{Op: "commit jobs/batch_sim/parts", Nth: 1, Then: then(Cancel, Replace)}}
+	},
+	ends:  jobs.PhaseFailed,
+	shows: []Behaviour{InputChanged},
+}, {
+	name: "the input is replaced when the last answer of what was given up is kept, and nothing must be read again",
 	plan: func(p *Plan) {
 		sick(p)
 		p.Ploys = []Ploy{{Op: "bury ", Nth: 1, Then: then(Replace)}}
 	},
-	ends:  jobs.PhaseFailed,
-	shows: []Behaviour{Burial, InputChanged},
+	shows: []Behaviour{Burial},
+	holds: func(t *testing.T, w *World) { answeredBut(t, w, 17) },
 }}
 
 // thousands is a scenario of its own: it is large.
