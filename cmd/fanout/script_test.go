@@ -82,6 +82,7 @@ func TestScripts(t *testing.T) {
 			"stop":    stop,
 			"capture": capture,
 			"appears": appears,
+			"until":   until,
 		},
 	})
 }
@@ -142,12 +143,16 @@ func called(ts *testscript.TestScript, neg bool, args []string) {
 	}
 }
 
-// capture NAME makes a variable of the line that the last command printed.
+// capture NAME makes a variable of the first word that the last command printed.
 func capture(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 1 {
 		ts.Fatalf("usage: capture NAME")
 	}
-	ts.Setenv(args[0], strings.TrimSpace(ts.ReadFile("stdout")))
+	words := strings.Fields(ts.ReadFile("stdout"))
+	if len(words) == 0 {
+		ts.Fatalf("nothing was printed")
+	}
+	ts.Setenv(args[0], words[0])
 }
 
 // exits CODE COMMAND... runs a command that must end with that exit code.

@@ -128,6 +128,24 @@ func (t *table) print() error {
 	return nil
 }
 
+// printAll prints what was listed: a row each, or JSON.
+func printAll[T any](cmd *cobra.Command, f *clientFlags, all []T, columns []string, row func(T) []string) error {
+	t := newTable(cmd.OutOrStdout(), columns...)
+	for _, o := range all {
+		if f.json {
+			if err := printJSON(cmd.OutOrStdout(), o); err != nil {
+				return err
+			}
+			continue
+		}
+		t.row(row(o)...)
+	}
+	if f.json {
+		return nil
+	}
+	return t.print()
+}
+
 // at is a time of the wire, or a dash.
 func at(unix *int64) string {
 	if unix == nil {

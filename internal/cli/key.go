@@ -72,20 +72,10 @@ func newKeyList(f *clientFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := newTable(cmd.OutOrStdout(), "ID", "TENANT", "SCOPES", "CREATED", "EXPIRES", "REVOKED", "NOTE")
-			for _, k := range l.Data {
-				if f.json {
-					if err := printJSON(cmd.OutOrStdout(), k); err != nil {
-						return err
-					}
-					continue
-				}
-				t.row(k.ID, k.Tenant, strings.Join(k.Scopes, ","), at(&k.CreatedAt), at(k.ExpiresAt), at(k.RevokedAt), k.Note)
-			}
-			if f.json {
-				return nil
-			}
-			return t.print()
+			columns := []string{"ID", "TENANT", "SCOPES", "CREATED", "EXPIRES", "REVOKED", "NOTE"}
+			return printAll(cmd, f, l.Data, columns, func(k batchapi.Key) []string {
+				return []string{k.ID, k.Tenant, strings.Join(k.Scopes, ","), at(&k.CreatedAt), at(k.ExpiresAt), at(k.RevokedAt), k.Note}
+			})
 		},
 	}
 	cmd.Flags().StringVar(&tenant, "tenant", "", "only those of this tenant")

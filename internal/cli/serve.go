@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -19,6 +20,7 @@ import (
 // serveFlags are the flags of serve that are not the server's own options.
 type serveFlags struct {
 	keyEnv    string
+	hookAllow []string
 	createKey bool
 	verbose   bool
 }
@@ -67,6 +69,8 @@ once, which loses only what was not saved.`,
 	f.Float64Var(&o.Rate, "rate", 500, "requests a second that one key may make")
 	f.StringVar(&o.Cert, "tls-cert", "", "`FILE` with a certificate, to serve HTTPS")
 	f.StringVar(&o.Key, "tls-key", "", "`FILE` with the certificate's key")
+	f.StringSliceVar(&flags.hookAllow, "hook-allow", nil, "`CIDR` of private or local addresses that webhooks may lead to, such as 10.1.0.0/16")
+	f.StringSliceVar(&o.HookPlain, "hook-plain", nil, "`HOST` that webhooks may lead to without TLS")
 	f.BoolVar(&flags.createKey, "create-key", false, "make a key for operators, and print it, if there is none yet")
 	f.DurationVar(&o.Grace, "grace", 30*time.Second, "how long calls in flight may take to end after a signal")
 	f.BoolVar(&flags.verbose, "verbose", false, "log each request")
@@ -88,6 +92,13 @@ func (s *serveFlags) complete(cmd *cobra.Command, o *serve.Options) error {
 		return usageError(cmd, "--tls-cert and --tls-key go together")
 	case s.keyEnv != "" && os.Getenv(s.keyEnv) == "":
 		return usageError(cmd, "--upstream-key-env: the environment variable %s is not set", s.keyEnv)
+	}
+	for _, word := range s.hookAllow {
+		prefix, err := netip.ParsePrefix(word)
+		if err != nil {
+			return usageError(cmd, "--hook-allow: %q is no range of addresses, such as 10.1.0.0/16", word)
+		}
+		o.HookAllow = append(o.HookAllow, prefix)
 	}
 	o.Data, o.Version = filepath.Clean(o.Data), release.Version()
 	if s.keyEnv != "" {

@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"reflect"
 	"slices"
 	"strings"
@@ -77,6 +79,32 @@ func (c goClient) content(ctx context.Context, id string) (string, error) {
 	defer r.Body.Close()
 	body, err := io.ReadAll(r.Body)
 	return string(body), err
+}
+
+// event is what came to a webhook.
+type event struct {
+	header http.Header
+	body   []byte
+}
+
+// hooked calls do while a webhook is there, and gives it what comes to it.
+func (c goClient) hooked(ctx context.Context, do func(secret string, events <-chan event) error) (err error) {
+	events := make(chan event, 100)
+	receiver := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		body, err := io.ReadAll(r.Body)
+		if err != nil {
+			http.Error(w, err.Error(), http.StatusBadRequest)
+			return
+		}
+		events <- event{r.Header, body}
+	}))
+	defer receiver.Close()
+	var hook struct{ ID, Secret string }
+	if err := c.s.operate(ctx, "POST", "/hooks", fmt.Sprintf(`{"url":%q,"events":["batch.completed"]}`, receiver.URL), &hook); err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, c.s.operate(ctx, "DELETE", "/hooks/"+hook.ID, "", &struct{}{})) }()
+	return do(hook.Secret, events)
 }
 
 // same tells what differs.
@@ -291,6 +319,31 @@ var goFeatures = map[string]func(ctx context.Context, c goClient) error{
 			}
 		}
 		return errors.Join(pages.Err(), same("batches", found, []string{made.ID}))
+	},
+	"webhooks: unwrap verifies an event": func(ctx context.Context, c goClient) error {
+		return c.hooked(ctx, func(secret string, events <-chan event) error {
+			made, err := c.create(ctx, answeredLines)
+			if err != nil {
+				return err
+			}
+			for {
+				var e event
+				select {
+				case e = <-events:
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+				is, err := c.Webhooks.Unwrap(e.body, e.header, option.WithWebhookSecret(secret))
+				if err != nil {
+					return err
+				}
+				if is.AsBatchCompleted().Data.ID != made.ID {
+					continue // of another batch of ours
+				}
+				_, forged := c.Webhooks.Unwrap(append(e.body, ' '), e.header, option.WithWebhookSecret(secret))
+				return errors.Join(same("type", is.Type, "batch.completed"), same("a forged one is refused", forged != nil, true))
+			}
+		})
 	},
 	"errors: typed, and not repeated": func(ctx context.Context, c goClient) error {
 		_, unknown := c.Batches.Get(ctx, "batch_none")

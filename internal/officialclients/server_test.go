@@ -89,7 +89,8 @@ func start(t *testing.T) *server {
 	t.Helper()
 	up := httptest.NewServer(http.HandlerFunc(upstream))
 	t.Cleanup(up.Close)
-	cmd := exec.Command(binary, "serve", "--addr", "127.0.0.1:0", "--data", filepath.Join(t.TempDir(), "data"), "--upstream", up.URL, "--create-key", "--grace", "1s", "--timeout", "60s")
+	cmd := exec.Command(binary, "serve", "--addr", "127.0.0.1:0", "--data", filepath.Join(t.TempDir(), "data"), "--upstream", up.URL, "--create-key", "--grace", "1s", "--timeout", "5s",
+		"--hook-allow", "127.0.0.0/8", "--hook-plain", "127.0.0.1")
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -120,6 +121,25 @@ func start(t *testing.T) *server {
 	go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the process
 	s.lossy = losing(t, s.url)
 	return s
+}
+
+// operate sends what no official client knows: what operators ask for.
+func (s *server) operate(ctx context.Context, method, path, body string, answer any) error {
+	r, err := http.NewRequestWithContext(ctx, method, strings.TrimSuffix(s.url, "/v1")+"/fanout/v1"+path, strings.NewReader(body))
+	if err != nil {
+		return err
+	}
+	r.Header.Set("Authorization", "Bearer "+s.key)
+	r.Header.Set("Content-Type", "application/json")
+	out, err := http.DefaultClient.Do(r)
+	if err != nil {
+		return err
+	}
+	defer out.Body.Close()
+	if out.StatusCode != http.StatusOK {
+		return fmt.Errorf("%s %s: %s", method, path, out.Status)
+	}
+	return json.NewDecoder(out.Body).Decode(answer)
 }
 
 // losing is a way to the server on which the answer to a create is lost, unless the client says that it tries again.

@@ -23,6 +23,7 @@ import (
 	"github.com/fanout-inference/fanout/pkg/jobs/localjobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/poll"
 	"github.com/fanout-inference/fanout/pkg/upstream"
+	"github.com/fanout-inference/fanout/pkg/webhook"
 )
 
 // Tenant is whose everything is that comes without a key: requests while there is none, and what is put into the inbox.
@@ -44,6 +45,9 @@ type Options struct {
 	MaxFileBytes int64         // of a file that is brought; batchapi's default
 	Rate         float64       // requests a second of a key; batchapi's default
 	Grace        time.Duration // what is under way at the end may take so long; 30 s
+
+	HookAllow []netip.Prefix // addresses that webhooks may lead to though they are private, local or reserved
+	HookPlain []string       // hosts that they may lead to without TLS
 
 	Version string // for the upstream's log
 	Log     *slog.Logger
@@ -70,6 +74,9 @@ type Server struct {
 	ending   chan struct{} // closed when the end begins
 	open     bool          // nobody needs a key
 }
+
+// noticesAtOnce is how many webhooks are called at once: one that is slow keeps no other waiting.
+const noticesAtOnce = 16
 
 // foldEvery is how often a split is folded: here that costs no request, and progress is seen sooner.
 const foldEvery = 2 * time.Second
@@ -100,7 +107,7 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	if err := s.listen(ctx); err != nil {
 		return nil, err
 	}
-	s.metrics = prom.New(s.local.Queue, jobs.QueueIngest, jobs.QueueWork, jobs.QueueAggregate)
+	s.metrics = prom.New(s.local.Queue, jobs.QueueIngest, jobs.QueueWork, jobs.QueueAggregate, jobs.QueueNotify)
 	s.ports = jobs.Ports{Ledger: s.local.Store, Registry: s.local.Store, Queue: s.local.Queue, Files: s.local.Files, Sole: true, Watch: s.metrics.Watch(), Log: o.Log}.WithDefaults()
 	name := upstream.Name(o.Upstream)
 	s.worker = jobs.NewWorker(s.ports, jobs.WorkerOptions{
@@ -108,7 +115,7 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	})
 	api := batchapi.Options{
 		MaxFileBytes: o.MaxFileBytes, Rate: o.Rate, Streams: true, Ending: s.ending, Log: o.Log, Watch: s.metrics.Request,
-		Models: listModels(calls, name),
+		Models: listModels(calls, name), Webhooks: &jobs.HookOptions{PlainHosts: o.HookPlain},
 	}
 	if s.open {
 		api.OpenTenant = Tenant
@@ -252,10 +259,12 @@ var errGraceOver = errors.New("the grace period is over")
 func (s *Server) pump(ctx context.Context, stop <-chan struct{}) error {
 	p := &poll.Pump{Source: s.local.Queue, AskForSweep: s.local.Queue.AskForSweep, OnFailure: s.onFailure}
 	count := s.metrics.Counting
+	courier := webhook.New(webhook.Options{Allow: s.opt.HookAllow, Version: s.opt.Version})
 	return p.Run(ctx, stop,
 		poll.Lane{Queue: jobs.QueueIngest, Handler: count(jobs.QueueIngest, jobs.NewIngest(s.ports, jobs.IngestOptions{})), Concurrency: runtime.GOMAXPROCS(0)},
 		poll.Lane{Queue: jobs.QueueWork, Handler: count(jobs.QueueWork, s.worker), Concurrency: 2 * s.opt.Concurrency, Ready: s.worker.Ready},
-		poll.Lane{Queue: jobs.QueueAggregate, Handler: count(jobs.QueueAggregate, jobs.NewAggregate(s.ports, jobs.AggregateOptions{FoldEvery: foldEvery})), Batch: 10},
+		poll.Lane{Queue: jobs.QueueAggregate, Handler: count(jobs.QueueAggregate, jobs.NewAggregate(s.ports, jobs.AggregateOptions{FoldEvery: foldEvery, Webhooks: true})), Batch: 10},
+		poll.Lane{Queue: jobs.QueueNotify, Handler: count(jobs.QueueNotify, jobs.NewNotify(s.ports, courier)), Concurrency: noticesAtOnce},
 	)
 }
 

@@ -23,12 +23,13 @@ import (
 
 // api is a server on a store of its own, and whoever calls it. Nothing is done for its batches until work.
 type api struct {
-	t      *testing.T
-	local  *localjobs.Local
-	ports  jobs.Ports
-	server *httptest.Server
-	key    string // sent with each request; "" = none
-	log    *lockedBuffer
+	t       *testing.T
+	local   *localjobs.Local
+	ports   jobs.Ports
+	server  *httptest.Server
+	key     string       // sent with each request; "" = none
+	courier jobs.Courier // posts to webhooks; nil = the ends of batches are not told
+	log     *lockedBuffer
 }
 
 // lockedBuffer is a log that is written by a server and read by a test.
@@ -80,12 +81,15 @@ func (a *api) work() {
 	worker := jobs.NewWorker(a.ports, jobs.WorkerOptions{Route: func(string) (string, jobs.Upstream) { return "builtin", builtin }, RequestIDs: true})
 	pump := &poll.Pump{Source: a.local.Queue, AskForSweep: a.local.Queue.AskForSweep}
 	stop, done := make(chan struct{}), make(chan error, 1)
-	go func() {
-		done <- pump.Run(context.WithoutCancel(a.t.Context()), stop,
-			poll.Lane{Queue: jobs.QueueIngest, Handler: jobs.NewIngest(a.ports, jobs.IngestOptions{})},
-			poll.Lane{Queue: jobs.QueueWork, Handler: worker, Concurrency: 8, Ready: worker.Ready},
-			poll.Lane{Queue: jobs.QueueAggregate, Handler: jobs.NewAggregate(a.ports, jobs.AggregateOptions{}), Batch: 10})
-	}()
+	lanes := []poll.Lane{
+		{Queue: jobs.QueueIngest, Handler: jobs.NewIngest(a.ports, jobs.IngestOptions{})},
+		{Queue: jobs.QueueWork, Handler: worker, Concurrency: 8, Ready: worker.Ready},
+		{Queue: jobs.QueueAggregate, Handler: jobs.NewAggregate(a.ports, jobs.AggregateOptions{Webhooks: a.courier != nil}), Batch: 10},
+	}
+	if a.courier != nil {
+		lanes = append(lanes, poll.Lane{Queue: jobs.QueueNotify, Handler: jobs.NewNotify(a.ports, a.courier)})
+	}
+	go func() { done <- pump.Run(context.WithoutCancel(a.t.Context()), stop, lanes...) }()
 	a.t.Cleanup(func() {
 		worker.Drain()
 		close(stop)

@@ -263,11 +263,13 @@ type ListQuery struct {
 	Limit   int
 	Purpose string // of files
 	Order   string // of files: asc or desc
+
+	tenant string // of what operators list
 }
 
 func (q ListQuery) encode() string {
 	v := url.Values{}
-	for key, value := range map[string]string{"after": q.After, "purpose": q.Purpose, "order": q.Order} {
+	for key, value := range map[string]string{"after": q.After, "purpose": q.Purpose, "order": q.Order, "tenant": q.tenant} {
 		if value != "" {
 			v.Set(key, value)
 		}
@@ -414,6 +416,50 @@ func (c *Client) RevokeKey(ctx context.Context, id string) (k Key, err error) {
 	err = c.do(ctx, http.MethodDelete, c.root()+"/fanout/v1/keys/"+url.PathEscape(id), nil, &k)
 	return k, err
 }
+
+// CreateHookRequest is what a webhook is made of.
+type CreateHookRequest struct {
+	Tenant string   `json:"tenant,omitempty"` // the caller's own, if empty
+	URL    string   `json:"url"`
+	Events []string `json:"events,omitempty"` // all, if empty
+}
+
+// CreateHook makes a webhook, whose secret is never told again. This is not repeated: nobody would know the first secret.
+func (c *Client) CreateHook(ctx context.Context, q CreateHookRequest) (h Hook, err error) {
+	body, err := json.Marshal(q)
+	if err != nil {
+		return h, err
+	}
+	err = c.once(ctx, http.MethodPost, c.root()+"/fanout/v1/hooks", bytes.NewReader(body), int64(len(body)), &h, "Content-Type", "application/json")
+	return h, err
+}
+
+// Hooks lists the webhooks of a tenant; "" = the caller's own.
+func (c *Client) Hooks(ctx context.Context, tenant string) (l List[Hook], err error) {
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/hooks"+ofTenant(tenant), nil, &l)
+	return l, err
+}
+
+// DeleteHook deletes a webhook: nothing more is sent to it.
+func (c *Client) DeleteHook(ctx context.Context, tenant, id string) (d Deleted, err error) {
+	err = c.do(ctx, http.MethodDelete, c.root()+"/fanout/v1/hooks/"+url.PathEscape(id)+ofTenant(tenant), nil, &d)
+	return d, err
+}
+
+// Deliveries lists what was, or is to be, told to the webhooks of a tenant, newest first.
+func (c *Client) Deliveries(ctx context.Context, tenant string, q ListQuery) (l List[Delivery], err error) {
+	q.tenant = tenant
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/deliveries"+q.encode(), nil, &l)
+	return l, err
+}
+
+// Replay sends a delivery again.
+func (c *Client) Replay(ctx context.Context, tenant, id string) (d Delivery, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/deliveries/"+url.PathEscape(id)+"/replay"+ofTenant(tenant), nil, &d)
+	return d, err
+}
+
+func ofTenant(tenant string) string { return ListQuery{tenant: tenant}.encode() }
 
 var _ slog.LogValuer = (*Client)(nil)
 

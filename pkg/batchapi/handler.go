@@ -34,6 +34,9 @@ type Options struct {
 	Streams      bool            // the front door passes on what is written at once
 	Ending       <-chan struct{} // closed when the server ends: who waits is answered then; nil = it never does
 
+	// Webhooks says what a webhook may be; nil = nobody sends what is put for them, and so none can be made.
+	Webhooks *jobs.HookOptions
+
 	// Direct leads clients to objects past this server, which what is too large for it needs; nil = there is no other way.
 	Direct Direct
 	// Models lists the models that requests may name; nil = none are known.
@@ -68,7 +71,7 @@ const (
 	maxWaits   = 1000
 )
 
-// New makes a Handler. The ports need no queues but those of ingest and aggregate.
+// New makes a Handler. The ports need no queues but those of ingest and aggregate, and that of notify where webhooks are sent.
 func New(p jobs.Ports, opt Options) *Handler {
 	opt.MaxFileBytes = cmp.Or(opt.MaxFileBytes, 50e9)
 	opt.Rate, opt.Burst = cmp.Or(opt.Rate, 500), cmp.Or(opt.Burst, 1000)

@@ -342,7 +342,7 @@ func (h *Handler) createKey(w http.ResponseWriter, r *http.Request, c Caller) er
 	}
 	switch {
 	case !jobs.PlainTenant(tenant):
-		return invalid("tenant", "Invalid tenant: it takes 1 to 64 letters, digits, - and _.")
+		return wrongTenant()
 	case len(scopes) == 0:
 		return invalid("scopes", "Invalid scopes: a key needs at least one.")
 	case len(note) > 200:

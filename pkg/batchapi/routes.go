@@ -46,4 +46,10 @@ var routes = []route{
 	{"POST /fanout/v1/keys", ScopeOperate, bodyOfJSON, (*Handler).createKey},
 	{"GET /fanout/v1/keys", ScopeOperate, 0, (*Handler).listKeys},
 	{"DELETE /fanout/v1/keys/{id}", ScopeOperate, 0, (*Handler).revokeKey},
+
+	{"POST /fanout/v1/hooks", ScopeOperate, bodyOfJSON, (*Handler).createHook},
+	{"GET /fanout/v1/hooks", ScopeOperate, 0, (*Handler).listHooks},
+	{"DELETE /fanout/v1/hooks/{id}", ScopeOperate, 0, (*Handler).deleteHook},
+	{"GET /fanout/v1/deliveries", ScopeOperate, 0, (*Handler).listDeliveries},
+	{"POST /fanout/v1/deliveries/{id}/replay", ScopeOperate, bodyOfJSON, (*Handler).replayDelivery},
 }

@@ -237,3 +237,39 @@ type Key struct {
 	RevokedAt *int64   `json:"revoked_at"`
 	Secret    *string  `json:"key,omitempty"` // the whole key, once: when it is made
 }
+
+// Hook is a webhook: whom a tenant wants told of the ends of its batches.
+type Hook struct {
+	ID        string   `json:"id"`
+	Object    string   `json:"object"` // "fanout.hook"
+	Tenant    string   `json:"tenant"`
+	URL       string   `json:"url"`
+	Events    []string `json:"events"` // batch.completed, batch.failed, batch.expired, batch.cancelled
+	CreatedAt int64    `json:"created_at"`
+	Secret    *string  `json:"secret,omitempty"` // whsec_…, once: when it is made
+}
+
+// Delivery is one event for one webhook.
+type Delivery struct {
+	ID            string            `json:"id"`
+	Object        string            `json:"object"` // "fanout.delivery"
+	Tenant        string            `json:"tenant"`
+	Hook          string            `json:"hook_id"`
+	URL           string            `json:"url"`
+	Event         string            `json:"event_id"` // the same in every attempt: what receivers know repetitions by
+	Type          string            `json:"type"`
+	Batch         string            `json:"batch_id"`
+	Status        string            `json:"status"` // pending, delivered, failed
+	Reason        *string           `json:"reason"` // why it was given up, where no attempt says so
+	CreatedAt     int64             `json:"created_at"`
+	NextAttemptAt *int64            `json:"next_attempt_at"` // of a pending one: when it is sent again, if nothing is heard
+	Attempts      []DeliveryAttempt `json:"attempts"`        // the last 20
+}
+
+// DeliveryAttempt is one POST, and what came of it.
+type DeliveryAttempt struct {
+	Number int     `json:"number"`
+	At     int64   `json:"at"`
+	Status *int    `json:"status"` // of the answer; null = there was none
+	Error  *string `json:"error"`
+}

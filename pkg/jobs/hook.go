@@ -80,7 +80,7 @@ func CreateHook(ctx context.Context, p Ports, h Hook, o HookOptions) (Hook, erro
 	if n >= MaxHooks {
 		return Hook{}, Errorf(CodeLimit, "create a webhook: there are %d already, which is the limit", n).WithHint("delete one")
 	}
-	h.ID, h.Secret, h.Created = "hook_"+p.NewID(), newHookSecret(), p.Now()
+	h.ID, h.Secret, h.Created = "hook_"+strings.ToLower(p.NewID()), newHookSecret(), p.Now()
 	e := h.entry()
 	if err := p.Registry.SaveEntry(ctx, &e); err != nil {
 		return Hook{}, fmt.Errorf("create a webhook: %w", err)

@@ -139,7 +139,7 @@ func TestWhoDoesNotAnswerIsToldInASentence(t *testing.T) {
 	rude := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		conn, _, err := w.(http.Hijacker).Hijack()
 		if err == nil {
-			conn.Close()
+			_ = conn.Close()
 		}
 	}))
 	defer rude.Close()

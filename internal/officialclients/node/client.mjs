@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { createRequire } from 'node:module'
 import { createHash } from 'node:crypto'
+import { createServer } from 'node:http'
 const require = createRequire(process.env.CLIENT_PACKAGES + '/')
 const { default: OpenAI, toFile, NotFoundError, AuthenticationError, BadRequestError } = require('openai')
 
@@ -105,6 +106,39 @@ const features = {
     const of = []
     for await (const batch of client.batches.list({ limit: 100 })) if (batch.input_file_id === file.id) of.push(batch.id)
     assert.deepEqual(of, [made.id])
+  },
+  async 'webhooks: unwrap verifies an event'() {
+    const came = []
+    let wake = () => {}
+    const receiver = createServer(async (request, response) => {
+      let body = ''
+      for await (const piece of request) body += piece
+      came.push({ body, headers: request.headers })
+      response.end()
+      wake()
+    })
+    await new Promise(done => receiver.listen(0, '127.0.0.1', done))
+    const operate = async (method, path, body) => {
+      const answer = await fetch(BASE_URL.replace(/\/v1$/, '/fanout/v1') + path, { method, body: JSON.stringify(body), headers: { Authorization: `Bearer ${API_KEY}`, 'Content-Type': 'application/json' } })
+      assert.ok(answer.ok, `${method} ${path}: ${answer.status}`)
+      return answer.json()
+    }
+    const hook = await operate('POST', '/hooks', { url: `http://127.0.0.1:${receiver.address().port}/`, events: ['batch.completed'] })
+    try {
+      const made = await create((await upload(LINES)).id)
+      for (;;) {
+        if (came.length === 0) await new Promise(done => (wake = done))
+        const { body, headers } = came.shift()
+        const event = await client.webhooks.unwrap(body, headers, hook.secret)
+        if (event.data.id !== made.id) continue
+        assert.equal(event.type, 'batch.completed')
+        await assert.rejects(client.webhooks.unwrap(body + ' ', headers, hook.secret))
+        break
+      }
+    } finally {
+      await operate('DELETE', `/hooks/${hook.id}`)
+      receiver.close()
+    }
   },
   async 'errors: typed, and not repeated'() {
     await assert.rejects(client.batches.retrieve('batch_none'), NotFoundError)
