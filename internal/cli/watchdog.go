@@ -22,6 +22,7 @@ type watchdog struct {
 	opt  runOptions
 	note func(line string)
 
+	began   time.Time   // a pause of before is what this run was started to end
 	timer   *time.Timer // fires when look is due
 	refused chan error  // the upstream refuses every call
 
@@ -39,7 +40,7 @@ type watchdog struct {
 func newWatchdog(o runOptions, note func(string)) *watchdog {
 	o.FirstAnswerWithin = cmp.Or(o.FirstAnswerWithin, firstAnswerWithin)
 	o.NoticeAfter = cmp.Or(o.NoticeAfter, noticeAfter)
-	w := &watchdog{opt: o, note: note, timer: time.NewTimer(time.Hour), refused: make(chan error, 1)}
+	w := &watchdog{opt: o, note: note, began: time.Now(), timer: time.NewTimer(time.Hour), refused: make(chan error, 1)}
 	w.timer.Stop()
 	return w
 }
@@ -130,7 +131,7 @@ func (w *watchdog) look() (over string, err error) {
 func (w *watchdog) jobSaved(j jobs.Job) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if j.Pause == nil || j.Pause.At.Equal(w.paused) {
+	if j.Pause == nil || j.Pause.At.Equal(w.paused) || j.Pause.At.Before(w.began) {
 		return
 	}
 	w.paused = j.Pause.At
