@@ -14,12 +14,12 @@ import (
 
 func main() { function.Main(start) }
 
-func start(ctx context.Context, c config.Aggregate) (*function.Function, error) {
+func start(ctx context.Context, c config.Aggregate) (any, error) {
 	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{AggregateDead: c.DeadLetters, Notify: c.NotifyQueue}, 0)
 	if err != nil {
 		return nil, err
 	}
 	f := function.New(jobs.QueueAggregate, c.LogLevel, ports, os.Stdout)
 	f.Handler = jobs.NewAggregate(f.Ports, jobs.AggregateOptions{Webhooks: c.NotifyQueue != ""})
-	return f, nil
+	return f.Invocations(), nil
 }

@@ -14,7 +14,7 @@ import (
 
 func main() { function.Main(start) }
 
-func start(ctx context.Context, c config.Ingest) (*function.Function, error) {
+func start(ctx context.Context, c config.Ingest) (any, error) {
 	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{IngestDead: c.DeadLetters}, 0)
 	if err != nil {
 		return nil, err
@@ -22,5 +22,5 @@ func start(ctx context.Context, c config.Ingest) (*function.Function, error) {
 	f := function.New(jobs.QueueIngest, c.LogLevel, ports, os.Stdout)
 	ingest := jobs.NewIngest(f.Ports, jobs.IngestOptions{Upload: jobs.UploadOptions{Window: c.UploadWindow}})
 	f.Handler = awsjobs.NewUploads(ingest, ports.Queue, c.Bucket)
-	return f, nil
+	return f.Invocations(), nil
 }

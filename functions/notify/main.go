@@ -16,7 +16,7 @@ import (
 
 func main() { function.Main(start) }
 
-func start(ctx context.Context, c config.Notify) (*function.Function, error) {
+func start(ctx context.Context, c config.Notify) (any, error) {
 	ports, err := cloud.OpenQueue(ctx, awsjobs.QueueURLs{Notify: c.Queue, NotifyDead: c.DeadLetters, Aggregate: c.AggregateQueue})
 	if err != nil {
 		return nil, err
@@ -24,5 +24,5 @@ func start(ctx context.Context, c config.Notify) (*function.Function, error) {
 	f := function.New(jobs.QueueNotify, c.LogLevel, ports, os.Stdout)
 	f.Needs = webhook.Timeout
 	f.Handler = jobs.NewNotify(f.Ports, webhook.New(webhook.Options{Allow: c.Allow, Version: release.Version()}))
-	return f, nil
+	return f.Invocations(), nil
 }

@@ -14,7 +14,7 @@ import (
 
 func main() { function.Main(start) }
 
-func start(ctx context.Context, c config.Worker) (*function.Function, error) {
+func start(ctx context.Context, c config.Worker) (any, error) {
 	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{WorkDead: c.DeadLetters}, c.Concurrency)
 	if err != nil {
 		return nil, err
@@ -26,5 +26,5 @@ func start(ctx context.Context, c config.Worker) (*function.Function, error) {
 	f := function.New(jobs.QueueWork, c.LogLevel, ports, os.Stdout)
 	f.Needs = jobs.LeastTime(c.CallTimeout) + c.CallTimeout/10 // to claim a chunk and to read it
 	f.Handler = jobs.NewWorker(f.Ports, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, RequestIDs: true})
-	return f, nil
+	return f.Invocations(), nil
 }

@@ -27,6 +27,8 @@ type Ports struct {
 	Store *awsjobs.Store
 	Queue *awsjobs.Source
 	Files *awsjobs.Files
+	// Direct leads to objects past the process.
+	Direct *awsjobs.Direct
 }
 
 // Jobs are the ports as the handlers take them.
@@ -60,9 +62,10 @@ func Open(ctx context.Context, c config.Cloud, queues awsjobs.QueueURLs, concurr
 	}
 	bucket := s3.NewFromConfig(cfg, func(o *s3.Options) { o.HTTPClient = client(copyAfter, concurrency) })
 	return &Ports{
-		Store: awsjobs.NewStore(dynamodb.NewFromConfig(cfg), c.Table),
-		Queue: awsjobs.NewSource(queue),
-		Files: awsjobs.NewFiles(bucket, c.Bucket),
+		Store:  awsjobs.NewStore(dynamodb.NewFromConfig(cfg), c.Table),
+		Queue:  awsjobs.NewSource(queue),
+		Files:  awsjobs.NewFiles(bucket, c.Bucket),
+		Direct: awsjobs.NewDirect(bucket, c.Bucket),
 	}, nil
 }
 

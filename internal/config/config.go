@@ -6,6 +6,8 @@ package config
 
 import (
 	"cmp"
+	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -68,6 +70,24 @@ type Notify struct {
 	Allow          []netip.Prefix `env:"FANOUT_NOTIFY_ALLOW"`                 // private addresses that may be called, such as 10.1.0.0/16
 	LogLevel       slog.Level     `env:"FANOUT_LOG_LEVEL" envDefault:"INFO"`
 }
+
+// API is what the api function is told.
+type API struct {
+	Cloud
+	FrontDoor      string   `env:"FANOUT_FRONT_DOOR" envDefault:"buffered"`        // buffered: an HTTP API; streaming: a Function URL
+	OperatorKey    string   `env:"FANOUT_OPERATOR_KEY_SHA256"`                     // hex; none = the first key is made elsewhere
+	OperatorTenant string   `env:"FANOUT_OPERATOR_TENANT" envDefault:"default"`    // whose files and batches that key sees
+	Models         []string `env:"FANOUT_MODELS"`                                  // that are listed; it may not reach who knows
+	NotifyQueue    string   `env:"FANOUT_NOTIFY_QUEUE"`                            // URL; none = there are no webhooks
+	HookPlain      []string `env:"FANOUT_HOOK_PLAIN"`                              // hosts that webhooks may lead to without TLS
+	MaxFileBytes   int64    `env:"FANOUT_MAX_FILE_BYTES" envDefault:"50000000000"` // of a file that is brought
+}
+
+// The front doors of the api function.
+const (
+	Buffered  = "buffered"
+	Streaming = "streaming"
+)
 
 // Limits of what can be asked for.
 const (
@@ -151,7 +171,7 @@ func variableOf(of reflect.Type, field string) string {
 
 // kinds say what a variable must be for a Go type.
 var kinds = map[string]string{
-	"bool": "true or false", "int": "a whole number", "time.Duration": "a duration such as 90s or 24h",
+	"bool": "true or false", "int": "a whole number", "int64": "a whole number", "time.Duration": "a duration such as 90s or 24h",
 	"slog.Level": "DEBUG, INFO, WARN or ERROR", "[]netip.Prefix": "networks such as 10.1.0.0/16, with commas between them",
 }
 
@@ -189,6 +209,26 @@ func (c *Aggregate) check() []error {
 		urls["FANOUT_NOTIFY_QUEUE"] = c.NotifyQueue
 	}
 	return append(c.Cloud.check(), checkURLs(urls)...)
+}
+
+func (c *API) check() []error {
+	all := c.Cloud.check()
+	if c.NotifyQueue != "" {
+		all = append(all, checkURLs(map[string]string{"FANOUT_NOTIFY_QUEUE": c.NotifyQueue})...)
+	}
+	if c.FrontDoor != Buffered && c.FrontDoor != Streaming {
+		all = append(all, wrong("FANOUT_FRONT_DOOR", "must be %s or %s", Buffered, Streaming))
+	}
+	if sum, err := hex.DecodeString(c.OperatorKey); err != nil || len(sum) != 0 && len(sum) != sha256.Size || strings.ToLower(c.OperatorKey) != c.OperatorKey {
+		all = append(all, wrong("FANOUT_OPERATOR_KEY_SHA256", "must be the SHA-256 of a key, in lower-case hex"))
+	}
+	if !jobs.PlainTenant(c.OperatorTenant) {
+		all = append(all, wrong("FANOUT_OPERATOR_TENANT", "takes 1 to 64 letters, digits, - and _"))
+	}
+	if c.MaxFileBytes < 1 {
+		all = append(all, wrong("FANOUT_MAX_FILE_BYTES", "is %d, but must be above 0", c.MaxFileBytes))
+	}
+	return all
 }
 
 func (c *Notify) check() []error {

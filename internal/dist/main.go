@@ -22,7 +22,7 @@ import (
 )
 
 // Functions are what is packed, by the names of their folders below functions/.
-var functions = []string{"ingest", "worker", "aggregate", "notify"}
+var functions = []string{"api", "ingest", "worker", "aggregate", "notify"}
 
 // maxBinary is the budget for a binary: what is larger starts slower.
 const maxBinary = 15_000_000

@@ -1,4 +1,4 @@
-// Package function runs a Lambda function that is pumped from a queue.
+// Package function runs a Lambda function: one that is pumped from a queue, or one that answers HTTP.
 package function
 
 import (
@@ -50,18 +50,19 @@ func name(queue jobs.QueueName) string {
 	return string(queue)
 }
 
-// Main runs a function that is made of its configuration, until Lambda ends the process.
-func Main[C any, P config.Checked[C]](start func(ctx context.Context, c C) (*Function, error)) {
+// Main runs a function that is made of its configuration, until Lambda ends the process. start returns what lambda.Start
+// takes.
+func Main[C any, P config.Checked[C]](start func(ctx context.Context, c C) (any, error)) {
 	c, err := config.Load[C, P](os.Environ())
-	var f *Function
+	var invocations any
 	if err == nil {
-		f, err = start(context.Background(), c)
+		invocations, err = start(context.Background(), c)
 	}
 	if err != nil {
 		NewLog(os.Stdout, slog.LevelInfo).Error("start the function", metrics.Telling(err)...)
 		os.Exit(1)
 	}
-	lambda.Start(f.Invocations())
+	lambda.Start(invocations)
 }
 
 // Invocations is the handler of Lambda's events. Safe for concurrent use.

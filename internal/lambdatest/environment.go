@@ -255,12 +255,21 @@ func (e *environment) finishAll() {
 // serveAnswer takes a response or an error. A second answer, or one to what the process was not handed, is refused.
 func (e *environment) serveAnswer(read func(body []byte) Result) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
-		body, err := io.ReadAll(r.Body)
-		if err != nil {
-			return // it has ended
-		}
 		e.mu.Lock()
 		i := e.handed[r.PathValue("id")]
+		e.mu.Unlock()
+		var body []byte
+		var err error
+		if i != nil && i.stream != nil && r.Header.Get("Content-Type") == "application/vnd.awslambda.http-integration-response" {
+			_, err = io.Copy(i.stream, r.Body)
+		} else {
+			body, err = io.ReadAll(r.Body)
+		}
+		if err != nil {
+			return // it has ended, or nobody takes what it streams
+		}
+		e.mu.Lock()
+		i = e.handed[r.PathValue("id")]
 		if i != nil && e.of.Width > 1 { // a process of width 1 has it until it asks for the next
 			i.expiry.Stop()
 			delete(e.handed, i.id)
@@ -271,7 +280,11 @@ func (e *environment) serveAnswer(read func(body []byte) Result) http.HandlerFun
 			_, _ = io.WriteString(w, `{"errorType":"InvalidRequestID","errorMessage":"Invalid request ID"}`)
 			return
 		}
-		i.answer(read(body))
+		result := read(body)
+		if kind := r.Trailer.Get("Lambda-Runtime-Function-Error-Type"); kind != "" { // after the answer had begun
+			result = Result{Err: &FunctionError{Type: kind, Message: "the stream was broken off"}}
+		}
+		i.answer(result)
 		w.WriteHeader(http.StatusAccepted)
 		_, _ = io.WriteString(w, `{"status":"OK"}`)
 	}

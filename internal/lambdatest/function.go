@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"slices"
 	"strings"
@@ -164,6 +165,15 @@ func (f *Function) close() error {
 // Invoke hands the function one payload and returns when it has answered. An error, other than in Result, means that it did
 // not get it, because ctx ended first. Once it has it, ctx changes nothing: there is its deadline.
 func (f *Function) Invoke(ctx context.Context, payload []byte) (Result, error) {
+	return f.invoke(ctx, payload, nil)
+}
+
+// InvokeStream is Invoke of a function that streams its answer, which is written to out as it comes.
+func (f *Function) InvokeStream(ctx context.Context, payload []byte, out io.Writer) (Result, error) {
+	return f.invoke(ctx, payload, out)
+}
+
+func (f *Function) invoke(ctx context.Context, payload []byte, stream io.Writer) (Result, error) {
 	if len(payload) > maxPayload {
 		return Result{}, fmt.Errorf("invoke function %s: a payload of %d bytes is more than %d", f.Name, len(payload), maxPayload)
 	}
@@ -176,7 +186,7 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (Result, error) {
 		if err != nil {
 			return Result{}, fmt.Errorf("invoke function %s: %w", f.Name, err)
 		}
-		i := &invocation{id: newID(8, 4, 4, 4, 12), payload: payload, result: make(chan Result, 1)}
+		i := &invocation{id: newID(8, 4, 4, 4, 12), payload: payload, stream: stream, result: make(chan Result, 1)}
 		begun := time.Now()
 		select {
 		case p.work <- i:
@@ -193,6 +203,7 @@ func (f *Function) Invoke(ctx context.Context, payload []byte) (Result, error) {
 type invocation struct {
 	id       string
 	payload  []byte
+	stream   io.Writer // takes an answer that is streamed; nil = none is
 	deadline time.Time
 	expiry   *time.Timer
 	claimed  atomic.Bool

@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"maps"
+	"net/http"
 	"slices"
 	"sync"
 	"time"
@@ -34,6 +35,9 @@ const (
 	CallsFailed      = "calls_failed"      // count
 	CallsThrottled   = "calls_throttled"   // count: those of the failed that ask for fewer calls
 	CallSeconds      = "call_seconds"      // seconds of all calls; over their count it is the mean latency
+	Requests         = "requests"          // count of requests of the API that were answered
+	RequestsFailed   = "requests_failed"   // count: those of them that were answered 5xx
+	RequestSeconds   = "request_seconds"   // seconds of all of them
 )
 
 // Recorder counts until it is flushed. Safe for concurrent use.
@@ -45,6 +49,7 @@ type Recorder struct {
 	mu        sync.Mutex
 	counts    map[string]int
 	ages      []float64
+	requests  float64 // seconds
 	upstreams map[string]*calls
 }
 
@@ -61,7 +66,7 @@ func New(function string, out io.Writer) *Recorder {
 }
 
 func (r *Recorder) reset() {
-	r.counts, r.ages, r.upstreams = map[string]int{}, nil, map[string]*calls{}
+	r.counts, r.ages, r.requests, r.upstreams = map[string]int{}, nil, 0, map[string]*calls{}
 }
 
 // Watch is what a handler tells.
@@ -88,6 +93,17 @@ func (r *Recorder) Count(metric string, n int) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.counts[metric] += n
+}
+
+// Request counts a request of the API.
+func (r *Recorder) Request(_ string, status int, took time.Duration) {
+	r.Count(Requests, 1)
+	if status >= http.StatusInternalServerError {
+		r.Count(RequestsFailed, 1)
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.requests += took.Seconds()
 }
 
 // Counting is a handler that counts what it is done with.
@@ -163,6 +179,9 @@ func (r *Recorder) Flush() {
 		line := r.line()
 		for _, metric := range slices.Sorted(maps.Keys(r.counts)) {
 			line.MetricAs(metric, r.counts[metric], emf.Count)
+		}
+		if r.counts[Requests] > 0 {
+			line.MetricFloatAs(RequestSeconds, r.requests, emf.Seconds)
 		}
 		line.Log()
 	}

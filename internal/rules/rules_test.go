@@ -70,6 +70,10 @@ func TestImportsPointOneWay(t *testing.T) {
 			"a driver knows the rules and its services, and no other driver"},
 		{"pkg/webhook", []string{"database/sql", "github.com/aws", module + "/pkg/upstream", module + "/pkg/jobs/localjobs", module + "/internal"},
 			"who calls strangers knows one message, and neither queues nor records"},
+		{"pkg/batchapi", []string{"database/sql", "modernc.org/sqlite", "github.com/aws", module + "/pkg/upstream", module + "/pkg/jobs/localjobs", module + "/pkg/jobs/awsjobs", module + "/internal"},
+			"the API knows the rules, whoever keeps what it says and whoever answers"},
+		{"internal/inbox", []string{"net/http", "github.com/aws", module + "/pkg/upstream", module + "/pkg/batchapi"},
+			"a folder needs no API"},
 		{"functions", []string{"database/sql", "modernc.org/sqlite", module + "/pkg/jobs/localjobs", module + "/internal/cli"},
 			"a function carries no database and no command line: its size is paid for with each start"},
 		{"internal/config", []string{"github.com/aws"}, "what a deployment is told says nothing of clients"},
@@ -91,7 +95,7 @@ func TestImportsPointOneWay(t *testing.T) {
 
 // TestFewKnowTheCloud: what a laptop runs links the clients of AWS for `fanout worker`, and nothing else of it touches them.
 func TestFewKnowTheCloud(t *testing.T) {
-	few := []string{"pkg/jobs/awsjobs", "internal/cloud", "internal/function", "internal/awstest", "internal/lambdatest", "bench/barefunction"}
+	few := []string{"pkg/jobs/awsjobs", "internal/cloud", "internal/function", "internal/frontdoor", "internal/awstest", "internal/lambdatest", "bench/barefunction"}
 	for _, p := range packages(t) {
 		if slices.ContainsFunc(few, func(place string) bool { return within(p.ImportPath, module+"/"+place) }) {
 			continue

@@ -2,7 +2,9 @@ package batchapi
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
+	"errors"
 	"net/http"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
@@ -23,14 +25,23 @@ func (h *Handler) dryRun(w http.ResponseWriter, r *http.Request, c Caller, a ask
 	}
 	cut := cutOf(file.Bytes, a.job.Cut.ChunkLines)
 	run := DryRun{Object: "batch.dry_run", Bytes: file.Bytes}
-	out := dryRunWriter{w: w}
-	found, err := jobs.Inspect(r.Context(), h.ports.Files, jobs.FileRef{Name: jobs.FileObject(file.Tenant, file.ID)}, file.Bytes, jobs.InspectOptions{
+	out := dryRunWriter{w: w, most: h.opt.MaxAnswer}
+	ctx := r.Context()
+	if h.opt.DryRunFor > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, h.opt.DryRunFor, errDryRunTooLong)
+		defer cancel()
+	}
+	found, err := jobs.Inspect(ctx, h.ports.Files, jobs.FileRef{Name: jobs.FileObject(file.Tenant, file.ID)}, file.Bytes, jobs.InspectOptions{
 		Endpoint: a.job.Endpoint, Cut: cut, HashKey: hashKeyOf(h.ports.NewID()), Prefix: "dry/" + newID(&h.ports, "run-") + "/",
 	}, func(v jobs.Violation) error {
 		run.ErrorsTotal++
 		run.WouldFail = run.WouldFail || a.job.OnInvalid != jobs.InvalidSkips || v.Line == 0
 		return out.violation(wireViolation(v))
 	})
+	if err != nil && errors.Is(context.Cause(ctx), errDryRunTooLong) && !out.flushed {
+		return refuse(http.StatusBadRequest, "dry_run_too_long", "The file has %d bytes, too many to be read while a request waits. Check it on a machine of yours: fanout check FILE.", file.Bytes)
+	}
 	if err != nil {
 		return err
 	}
@@ -40,48 +51,61 @@ func (h *Handler) dryRun(w http.ResponseWriter, r *http.Request, c Caller, a ask
 	return out.end(run)
 }
 
-// dryRunWriter writes a DryRun whose violations come one by one.
+var errDryRunTooLong = errors.New("the dry run takes too long")
+
+// dryRunWriter writes a DryRun whose violations come one by one. Those for which there is no room are only counted.
 type dryRunWriter struct {
-	w    http.ResponseWriter
-	some bool
-	buf  bytes.Buffer
+	w       http.ResponseWriter
+	most    int64 // bytes that the front door lets pass; 0 = any
+	begun   bool
+	some    bool // violations
+	flushed bool
+	buf     bytes.Buffer
 }
 
-const dryRunBuffer = 64 << 10
+const (
+	dryRunBuffer = 64 << 10
+	dryRunRest   = 64 << 10 // what follows the violations takes less
+)
 
 func (o *dryRunWriter) begin() {
+	if o.begun {
+		return
+	}
+	o.begun = true
 	o.w.Header().Set("Content-Type", "application/json")
 	o.buf.WriteString(`{"errors":{"object":"list","data":[`)
 }
 
 func (o *dryRunWriter) violation(e BatchError) error {
-	if !o.some {
-		o.begin()
-	} else {
-		o.buf.WriteByte(',')
-	}
-	o.some = true
+	o.begin()
 	line, err := json.Marshal(e)
 	if err != nil {
 		return err
 	}
+	if o.most > 0 && int64(o.buf.Len()+len(line)) > o.most-dryRunRest {
+		return nil
+	}
+	if o.some {
+		o.buf.WriteByte(',')
+	}
+	o.some = true
 	o.buf.Write(line)
-	if o.buf.Len() < dryRunBuffer {
+	if o.most > 0 || o.buf.Len() < dryRunBuffer { // what is bounded is sent whole, so that it can still fail
 		return nil
 	}
 	return o.flush()
 }
 
 func (o *dryRunWriter) flush() error {
+	o.flushed = true
 	_, err := o.buf.WriteTo(o.w)
 	return err
 }
 
 // end writes what is left: the members of the object but for its errors.
 func (o *dryRunWriter) end(run DryRun) error {
-	if !o.some {
-		o.begin()
-	}
+	o.begin()
 	rest, err := json.Marshal(struct {
 		DryRun
 		Errors *struct{} `json:"errors,omitempty"` // they were written

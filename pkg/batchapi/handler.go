@@ -31,6 +31,8 @@ type Options struct {
 	Stall        time.Duration   // a client that neither sends nor takes anything for so long is dropped; 30 s
 	PollEvery    time.Duration   // how often a batch that somebody waits for is looked at; 1 s
 	MaxWait      time.Duration   // how long a request may wait for a batch to change; 60 s
+	MaxAnswer    int64           // of a body that the front door lets pass; 0 = any. Results and dry runs keep below it
+	DryRunFor    time.Duration   // how long a dry run may take; 0 = any time
 	Streams      bool            // the front door passes on what is written at once
 	Ending       <-chan struct{} // closed when the server ends: who waits is answered then; nil = it never does
 

@@ -2,6 +2,7 @@ package batchapi
 
 import (
 	"bytes"
+	"context"
 	"net/http"
 	"strconv"
 
@@ -54,11 +55,7 @@ func (h *Handler) readResults(w http.ResponseWriter, r *http.Request, c Caller) 
 	if err != nil {
 		return err
 	}
-	var lines bytes.Buffer
-	at, err := jobs.ReadOutcomes(r.Context(), h.ports, &j, read, func(line []byte) error {
-		lines.Write(line)
-		return nil
-	})
+	lines, at, err := h.results(r.Context(), &j, read)
 	if err != nil {
 		return err
 	}
@@ -69,4 +66,26 @@ func (h *Handler) readResults(w http.ResponseWriter, r *http.Request, c Caller) 
 	w.WriteHeader(http.StatusOK)
 	_, err = lines.WriteTo(w)
 	return err
+}
+
+// results reads a page. One whose last line makes it more than the front door lets pass is read again without that line.
+func (h *Handler) results(ctx context.Context, j *jobs.Job, q jobs.ReadQuery) (*bytes.Buffer, jobs.Page, error) {
+	var lines bytes.Buffer
+	n := 0
+	at, err := jobs.ReadOutcomes(ctx, h.ports, j, q, func(line []byte) error {
+		lines.Write(line)
+		n++
+		return nil
+	})
+	switch {
+	case err != nil:
+		return nil, at, err
+	case h.opt.MaxAnswer == 0 || int64(lines.Len()) <= h.opt.MaxAnswer:
+		return &lines, at, nil
+	case n > 1:
+		q.Items = n - 1
+		return h.results(ctx, j, q)
+	default:
+		return nil, at, refuse(http.StatusBadRequest, "result_too_large", "The next result has %d bytes, more than this front door lets pass. Read it from the output file, once the batch has ended.", lines.Len())
+	}
 }

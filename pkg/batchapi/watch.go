@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"time"
@@ -130,7 +131,10 @@ func (h *Handler) watchBatch(w http.ResponseWriter, r *http.Request, c Caller) e
 		if _, err := fmt.Fprintf(w, format, args...); err != nil {
 			return err
 		}
-		return control.Flush()
+		if err := control.Flush(); !errors.Is(err, http.ErrNotSupported) {
+			return err
+		}
+		return nil // a front door without buffers has nothing to flush
 	}
 	if err := send("event: batch\ndata: %s\n\n", now.body); err != nil {
 		return err

@@ -3,6 +3,7 @@ package batchapi
 import (
 	"bufio"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"strings"
 	"testing"
@@ -137,5 +138,39 @@ func TestResultsComeWithTheirInput(t *testing.T) {
 	}
 	if failed := a.get("/v1/batches/" + b.ID + "/results?status=failed"); len(failed.body) > 0 || failed.header.Get(HeaderResultsState) != "complete" {
 		t.Errorf("failed ones: %s", failed.body)
+	}
+}
+
+func TestAnswersKeepBelowWhatTheFrontDoorLetsPass(t *testing.T) {
+	const most = 100_000
+	a := newAPI(t, Options{PollEvery: time.Millisecond, MaxAnswer: most})
+	a.work()
+	big := func(id string, n int) string {
+		return fmt.Sprintf(`{"custom_id":%q,"method":"POST","url":"/v1/chat/completions","body":{"model":"builtin/sentiment","messages":[{"role":"user","content":%q}]}}`+"\n", id, strings.Repeat("x", n))
+	}
+	b := a.ended(a.create(a.upload(big("small", 1)+big("fits", most/2)+big("too large", most)+big("last", 1)).ID, "").ID)
+	page := func(after string) reply {
+		return a.get("/v1/batches/" + b.ID + "/results?include=input&after=" + after)
+	}
+	first := page("")
+	if first.status != 200 || strings.Count(string(first.body), "\n") != 2 || first.header.Get(HeaderResultsState) != "more" {
+		t.Fatalf("the first page: %d %v %.300s", first.status, first.header, first.body)
+	}
+	if second := page(first.header.Get(HeaderResultsAfter)); second.status != 400 || !strings.Contains(string(second.body), "result_too_large") {
+		t.Errorf("a result that is too large: %d %.300s", second.status, second.body)
+	}
+	f := a.upload(strings.Repeat("bad\n", 2000))
+	r := a.post("/v1/batches?dry_run=true", createBody(f.ID, ""))
+	run := as[DryRun](t, r, "")
+	if told := len(run.Errors.Data); len(r.body) > most || run.ErrorsTotal != 2000 || told < 50 || told >= 2000 {
+		t.Errorf("a dry run has %d bytes and tells %d of %d", len(r.body), told, run.ErrorsTotal)
+	}
+}
+
+func TestADryRunThatTakesTooLongSaysWhatElseToDo(t *testing.T) {
+	a := newAPI(t, Options{DryRunFor: time.Nanosecond})
+	r := a.post("/v1/batches?dry_run=true", createBody(a.upload(lines(2)).ID, ""))
+	if r.status != 400 || !strings.Contains(string(r.body), "fanout check") {
+		t.Errorf("%d %s", r.status, r.body)
 	}
 }
