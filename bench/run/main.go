@@ -18,7 +18,7 @@ import (
 )
 
 // parts are what can be measured by itself, in the order of the table.
-var parts = []string{"pairs", "memory", "scan", "start"}
+var parts = []string{"pairs", "memory", "scan", "start", "api"}
 
 // plan is how much is measured.
 type plan struct {
@@ -27,14 +27,15 @@ type plan struct {
 	Concurrency int
 	Memory      []int // items of the runs that are measured for memory
 	ScanRounds  int
+	APIRounds   int
 	Parts       []string
 }
 
 func (p plan) has(part string) bool { return slices.Contains(p.Parts, part) }
 
 var (
-	full  = plan{Items: 20_000, Pairs: 7, Concurrency: 64, Memory: []int{100_000, 1_000_000}, ScanRounds: 3}
-	quick = plan{Items: 20_000, Pairs: 3, Concurrency: 64, Memory: []int{50_000, 100_000}, ScanRounds: 1}
+	full  = plan{Items: 20_000, Pairs: 7, Concurrency: 64, Memory: []int{100_000, 1_000_000}, ScanRounds: 3, APIRounds: 7}
+	quick = plan{Items: 20_000, Pairs: 3, Concurrency: 64, Memory: []int{50_000, 100_000}, ScanRounds: 1, APIRounds: 3}
 )
 
 func main() {
@@ -92,6 +93,7 @@ func run(ctx context.Context, p plan, dir string) (_ []figure, err error) {
 		{p.has("pairs") || p.has("memory"), func() ([]figure, error) { return fanoutRuns(ctx, p, work) }},
 		{p.has("scan"), func() ([]figure, error) { return scanRatios(ctx, p.ScanRounds) }},
 		{p.has("start"), func() ([]figure, error) { return coldStarts(ctx, work) }},
+		{p.has("api"), func() ([]figure, error) { return apiRatios(ctx, work, p.APIRounds) }},
 	} {
 		if !part.wanted {
 			continue
@@ -112,7 +114,7 @@ func fanoutRuns(ctx context.Context, p plan, work string) (figures []figure, err
 			return nil, err
 		}
 	}
-	u, err := startUpstream(ctx, filepath.Join(work, "upstream"))
+	u, err := startServer(ctx, filepath.Join(work, "upstream"))
 	if err != nil {
 		return nil, err
 	}

@@ -62,15 +62,16 @@ func build(ctx context.Context, dir, pkg string) error {
 	return nil
 }
 
-// upstreamProcess is the upstream: a process of its own, so that what it takes counts for nobody.
-type upstreamProcess struct {
+// server is a process that prints its base URL as its first line and ends when its stdin does. It is one of its own so that
+// what it takes counts for nobody.
+type server struct {
 	url   string
 	cmd   *exec.Cmd
 	stdin io.Closer
 }
 
-func startUpstream(ctx context.Context, binary string) (*upstreamProcess, error) {
-	cmd := exec.CommandContext(ctx, binary)
+func startServer(ctx context.Context, binary string, args ...string) (*server, error) {
+	cmd := exec.CommandContext(ctx, binary, args...)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {
@@ -81,24 +82,30 @@ func startUpstream(ctx context.Context, binary string) (*upstreamProcess, error)
 		return nil, err
 	}
 	if err := cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start the upstream: %w", err)
+		return nil, fmt.Errorf("start %s: %w", filepath.Base(binary), err)
 	}
-	u := &upstreamProcess{cmd: cmd, stdin: stdin}
+	s := &server{cmd: cmd, stdin: stdin}
 	line, err := bufio.NewReader(stdout).ReadString('\n')
 	if err != nil {
-		return nil, fmt.Errorf("read the upstream's URL: %w", errors.Join(err, u.stop()))
+		return nil, fmt.Errorf("read the URL of %s: %w", filepath.Base(binary), errors.Join(err, s.stop()))
 	}
-	u.url = strings.TrimSpace(line)
-	return u, nil
+	s.url = strings.TrimSpace(strings.TrimPrefix(line, "base URL: ")) // as fanout serve says it
+	return s, nil
 }
 
 // stop closes its stdin, with which it ends.
-func (u *upstreamProcess) stop() error {
-	_ = u.stdin.Close()
-	if err := u.cmd.Wait(); err != nil {
-		return fmt.Errorf("end the upstream: %w", err)
+func (s *server) stop() error {
+	_ = s.stdin.Close()
+	if err := s.cmd.Wait(); err != nil {
+		return fmt.Errorf("end %s: %w", filepath.Base(s.cmd.Path), err)
 	}
 	return nil
+}
+
+// kill ends it at once, with whatever it is at.
+func (s *server) kill() {
+	_ = s.cmd.Process.Kill()
+	_ = s.cmd.Wait() // which says that it was killed
 }
 
 // sameLines makes sure that both did the same work: their outputs are equal but for the ids of the lines.

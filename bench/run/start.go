@@ -21,7 +21,7 @@ import (
 )
 
 // lambdaFunctions are those whose start is measured, by the names of their zips.
-var lambdaFunctions = []string{"ingest", "worker", "aggregate"}
+var lambdaFunctions = []string{"ingest", "worker", "aggregate", "api"}
 
 const (
 	bare      = "bare"

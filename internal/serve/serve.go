@@ -75,6 +75,9 @@ type Server struct {
 	open     bool          // nobody needs a key
 }
 
+// fresh is how old what is told of a batch's progress may be: who polls notices nothing of it.
+const fresh = 250 * time.Millisecond
+
 // noticesAtOnce is how many webhooks are called at once: one that is slow keeps no other waiting.
 const noticesAtOnce = 16
 
@@ -108,13 +111,15 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 		return nil, err
 	}
 	s.metrics = prom.New(s.local.Queue, jobs.QueueIngest, jobs.QueueWork, jobs.QueueAggregate, jobs.QueueNotify)
-	s.ports = jobs.Ports{Ledger: s.local.Store, Registry: s.local.Store, Queue: s.local.Queue, Files: s.local.Files, Sole: true, Watch: s.metrics.Watch(), Log: o.Log}.WithDefaults()
+	watch := s.metrics.Watch()
+	watch.JobSaved = func(j jobs.Job) { s.api.JobSaved(j) } // nothing is saved before there is one
+	s.ports = jobs.Ports{Ledger: s.local.Store, Registry: s.local.Store, Queue: s.local.Queue, Files: s.local.Files, Sole: true, Watch: watch, Log: o.Log}.WithDefaults()
 	name := upstream.Name(o.Upstream)
 	s.worker = jobs.NewWorker(s.ports, jobs.WorkerOptions{
 		Route: func(string) (string, jobs.Upstream) { return name, calls }, Concurrency: o.Concurrency, CallTimeout: o.CallTimeout, RequestIDs: true,
 	})
 	api := batchapi.Options{
-		MaxFileBytes: o.MaxFileBytes, Rate: o.Rate, Streams: true, Ending: s.ending, Log: o.Log, Watch: s.metrics.Request,
+		MaxFileBytes: o.MaxFileBytes, Rate: o.Rate, Streams: true, Fresh: fresh, Ending: s.ending, Log: o.Log, Watch: s.metrics.Request,
 		Models: listModels(calls, name), Webhooks: &jobs.HookOptions{PlainHosts: o.HookPlain},
 	}
 	if s.open {

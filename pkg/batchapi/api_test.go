@@ -69,7 +69,10 @@ func newAPI(t *testing.T, opt Options) *api {
 	if opt.OpenTenant == "" && opt.OperatorKey == "" {
 		opt.OpenTenant = someTenant
 	}
-	a.server = httptest.NewServer(New(a.ports, opt))
+	var h *Handler
+	a.ports.Watch.JobSaved = func(j jobs.Job) { h.JobSaved(j) }
+	h = New(a.ports, opt)
+	a.server = httptest.NewServer(h)
 	t.Cleanup(a.server.Close)
 	return a
 }

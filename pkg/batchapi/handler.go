@@ -30,6 +30,7 @@ type Options struct {
 	Burst        int             // of them at once; 1,000
 	Stall        time.Duration   // a client that neither sends nor takes anything for so long is dropped; 30 s
 	PollEvery    time.Duration   // how often a batch that somebody waits for is looked at; 1 s
+	Fresh        time.Duration   // how old what is told of a batch's progress may be, where JobSaved is called; 0 = not at all
 	MaxWait      time.Duration   // how long a request may wait for a batch to change; 60 s
 	MaxAnswer    int64           // of a body that the front door lets pass; 0 = any. Results and dry runs keep below it
 	DryRunFor    time.Duration   // how long a dry run may take; 0 = any time
@@ -63,6 +64,7 @@ type Handler struct {
 	opt   Options
 	mux   *http.ServeMux
 	keys  *keyring
+	fresh fresh
 	dry   chan struct{} // holds a place for each dry run: they take CPU
 	waits chan struct{} // and for each who waits for a batch
 }
@@ -83,7 +85,7 @@ func New(p jobs.Ports, opt Options) *Handler {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{ports: p.WithDefaults(), opt: opt, mux: http.NewServeMux(), dry: make(chan struct{}, maxDryRuns), waits: make(chan struct{}, maxWaits)}
-	h.keys = newKeyring(h.ports, opt)
+	h.keys, h.fresh.life = newKeyring(h.ports, opt), opt.Fresh
 	for _, rt := range routes {
 		h.mux.Handle(rt.pattern, h.handle(rt))
 	}

@@ -148,6 +148,7 @@ type keyring struct {
 	mu       sync.Mutex
 	known    map[string]knownKey // by id
 	haveKeys bool                // some key was made: nobody comes in without one any more
+	noneTill time.Time           // none was made when that was looked up, which is not done again until then
 	limits   map[string]*rate.Limiter
 	lookups  *rate.Limiter // of ids that are not known: strangers can make up any number of them
 }
@@ -159,6 +160,7 @@ type knownKey struct {
 
 const (
 	keyFresh   = 30 * time.Second
+	noneFresh  = time.Second // keys that this process makes are known at once
 	maxKnown   = 10_000
 	maxLookups = 100 // a second
 )
@@ -248,11 +250,12 @@ func (k *keyring) open(ctx context.Context) (bool, error) {
 	if k.opt.OpenTenant == "" {
 		return false, nil
 	}
+	now := k.ports.Now()
 	k.mu.Lock()
-	have := k.haveKeys
+	have, none := k.haveKeys, now.Before(k.noneTill)
 	k.mu.Unlock()
-	if have {
-		return false, nil
+	if have || none {
+		return !have, nil
 	}
 	have, err := HaveKeys(ctx, k.ports.Registry)
 	if err != nil {
@@ -260,8 +263,8 @@ func (k *keyring) open(ctx context.Context) (bool, error) {
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.haveKeys = k.haveKeys || have
-	return !have, nil
+	k.haveKeys, k.noneTill = k.haveKeys || have, now.Add(noneFresh)
+	return !k.haveKeys, nil
 }
 
 // lookup reads the record of a key. One that is absent is an empty record, which no key matches.

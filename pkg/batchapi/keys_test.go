@@ -188,7 +188,7 @@ func TestServerWithoutKeysAnswersThisMachineOnly(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", c.what, w.Code, w.Body, c.status)
 		}
 	}
-	k := a.newKey(someTenant, time.Time{}, ScopeRead)
+	k := as[Key](t, a.post("/fanout/v1/keys", `{"scopes":["read"]}`), "")
 	for what, r := range map[string]reply{"none": a.get("/v1/files"), "a word": a.get("/v1/files", "Authorization", "Bearer none")} {
 		if r.status != 401 {
 			t.Errorf("once there is a key, %s gets %d", what, r.status)

@@ -12,12 +12,18 @@ import (
 
 // seen is a batch as somebody was told of it.
 type seen struct {
-	ended bool
-	body  []byte
-	tag   string // its ETag
+	tenant string
+	ended  bool
+	body   []byte
+	tag    string // its ETag
 }
 
+// see is a batch of the caller's as it is, or as it was a moment ago (Options.Fresh).
 func (h *Handler) see(ctx context.Context, c Caller, id string) (seen, error) {
+	known, mark, ok := h.fresh.get(id, h.ports.Now())
+	if ok && known.tenant == c.Tenant {
+		return known, nil
+	}
 	j, err := h.job(ctx, c, id)
 	if err != nil {
 		return seen{}, err
@@ -30,7 +36,9 @@ func (h *Handler) see(ctx context.Context, c Caller, id string) (seen, error) {
 	if err != nil {
 		return seen{}, err
 	}
-	return seen{b.Ended(), body, `"` + hashKey(string(body))[:24] + `"`}, nil
+	now := seen{c.Tenant, b.Ended(), body, `"` + hashKey(string(body))[:24] + `"`}
+	h.fresh.put(id, now, h.ports.Now(), mark)
+	return now, nil
 }
 
 // getBatch reads a batch. With ?wait= it answers when something has changed since the request came (or, with If-None-Match,
