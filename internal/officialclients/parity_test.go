@@ -35,6 +35,7 @@ var (
 // TestOfficialClientsWork asks each client for each feature, and compares what came of it with what docs/parity.md says.
 func TestOfficialClientsWork(t *testing.T) {
 	s := start(t)
+	s.lossy = losing(t, s.url)
 	verdicts := map[string]map[string]bool{} // client → feature → works
 	for _, client := range []struct {
 		name string

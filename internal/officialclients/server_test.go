@@ -119,7 +119,6 @@ func start(t *testing.T) *server {
 		}
 	}
 	go func() { _, _ = io.Copy(io.Discard, out) }() // ends with the process
-	s.lossy = losing(t, s.url)
 	return s
 }
 
