@@ -231,6 +231,11 @@ func (s *Server) Run(ctx context.Context) (err error) {
 		defer close(watched)
 		s.watchInbox(watching)
 	}()
+	tidied := make(chan struct{})
+	go func() { // joined below, by tidied
+		defer close(tidied)
+		s.tidy(watching)
+	}()
 	server := s.server()
 	served := make(chan struct{})
 	go func() { // joined below, by served
@@ -255,6 +260,7 @@ func (s *Server) Run(ctx context.Context) (err error) {
 	<-served
 	<-pumped
 	<-watched
+	<-tidied
 	return err
 }
 
@@ -280,6 +286,24 @@ func (s *Server) watchInbox(ctx context.Context) {
 	}
 	w := inbox.Watcher{Dir: s.opt.Inbox, Tenant: Tenant, Ports: s.ports, Files: s.local.Files, Log: s.opt.Log}
 	w.Run(ctx)
+}
+
+// tidyEvery is how often what is no longer kept is removed, after once at the start.
+const tidyEvery = 6 * time.Hour
+
+func (s *Server) tidy(ctx context.Context) {
+	again := time.NewTicker(tidyEvery)
+	defer again.Stop()
+	for {
+		if err := s.local.Tidy(ctx); err != nil && ctx.Err() == nil {
+			s.opt.Log.Error("tidy up", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-again.C:
+		}
+	}
 }
 
 // onFailure tells of a message that comes again, unless it was put off on purpose.

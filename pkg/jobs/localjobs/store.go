@@ -23,6 +23,8 @@ type Store struct {
 
 	entry, entriesOfOwner, entriesOfAll, entriesNewest, entriesOldest     *sql.Stmt
 	expireEntries, nextEntryRevision, insertEntry, updateEntry, dropEntry *sql.Stmt
+
+	dropChunks, dropSplits, dropJobs *sql.Stmt // of jobs that are over
 }
 
 var (
@@ -88,6 +90,10 @@ func newStore(ctx context.Context, db *database, now func() time.Time) (*Store, 
 			WHERE kind = ? AND owner = ? AND id = ? AND revision = ?`),
 		dropEntry: p.write(`DELETE FROM entries WHERE kind = ? AND owner = ? AND id = ? AND revision = ?`),
 	}
+	const over = `(SELECT id FROM jobs WHERE open = 0 AND created < ? ORDER BY id LIMIT ?)`
+	s.dropChunks = p.write(`DELETE FROM chunks WHERE job IN ` + over)
+	s.dropSplits = p.write(`DELETE FROM splits WHERE job IN ` + over)
+	s.dropJobs = p.write(`DELETE FROM jobs WHERE id IN ` + over)
 	return s, p.err
 }
 
