@@ -19,7 +19,7 @@ func start(ctx context.Context, c config.Worker) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	route, err := cloud.Route(c)
+	route, err := cloud.Route(ctx, c)
 	if err != nil {
 		return nil, err
 	}

@@ -36,7 +36,8 @@ environment, with the variables of the worker function:
   FANOUT_TABLE, FANOUT_BUCKET                                        the table and the bucket
   FANOUT_INGEST_QUEUE, FANOUT_WORK_QUEUE, FANOUT_AGGREGATE_QUEUE     URLs of the queues
   FANOUT_WORK_DEAD_LETTERS                                           URL of the work queue's dead letters
-  FANOUT_UPSTREAM, FANOUT_UPSTREAM_KEY                               builtin or a URL, and its key if it needs one
+  FANOUT_UPSTREAM                                                    builtin, bedrock, sagemaker:ENDPOINT or a URL
+  FANOUT_UPSTREAM_KEY, or FANOUT_UPSTREAM_KEY_FROM                   its key if it needs one, or the parameter that holds it
   FANOUT_CONCURRENCY, FANOUT_CALL_TIMEOUT                            calls in flight (100), and how long one may take (120s)
   FANOUT_FAIR_QUEUES, FANOUT_LOG_LEVEL                               true, and INFO
 
@@ -76,7 +77,7 @@ func work(ctx context.Context, c config.Worker, grace time.Duration, s streams) 
 	if err != nil {
 		return err
 	}
-	route, err := cloud.Route(c)
+	route, err := cloud.Route(ctx, c)
 	if err != nil {
 		return err
 	}

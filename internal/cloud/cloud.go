@@ -16,10 +16,8 @@ import (
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 
 	"github.com/fanout-inference/fanout/internal/config"
-	"github.com/fanout-inference/fanout/internal/release"
 	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
-	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
 // Ports are those of AWS, as what they are. A process that was opened with queues alone has no others.
@@ -99,16 +97,4 @@ func client(answerAfter time.Duration, concurrency int) *awshttp.BuildableClient
 		t.MaxIdleConns = 0 // the limit to a host is limit enough
 		t.ResponseHeaderTimeout = answerAfter
 	})
-}
-
-// Route is where models are served: one upstream has them all.
-func Route(c config.Worker) (func(model string) (string, jobs.Upstream), error) {
-	u, err := upstream.Open(c.Upstream, upstream.OpenAIOptions{
-		Key: c.UpstreamKey, Timeout: c.CallTimeout, Conns: c.Concurrency, Version: release.Version(),
-	})
-	if err != nil {
-		return nil, err
-	}
-	name := upstream.Name(c.Upstream)
-	return func(string) (string, jobs.Upstream) { return name, u }, nil
 }

@@ -15,6 +15,7 @@ import (
 	"net/netip"
 	"net/url"
 	"reflect"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -49,10 +50,12 @@ type Ingest struct {
 type Worker struct {
 	Cloud
 	DeadLetters string          `env:"FANOUT_WORK_DEAD_LETTERS,required"` // URL
-	Upstream    string          `env:"FANOUT_UPSTREAM,required"`          // builtin, or the URL of an OpenAI-compatible server
+	Upstream    string          `env:"FANOUT_UPSTREAM,required"`          // builtin, bedrock, sagemaker:ENDPOINT, or the URL of an OpenAI-compatible server
 	UpstreamKey upstream.Secret `env:"FANOUT_UPSTREAM_KEY"`
-	Concurrency int             `env:"FANOUT_CONCURRENCY" envDefault:"100"` // calls in flight of one process for each upstream+model
-	CallTimeout time.Duration   `env:"FANOUT_CALL_TIMEOUT" envDefault:"120s"`
+	// UpstreamKeyFrom is a parameter that holds the key, so that it stands in no function's configuration.
+	UpstreamKeyFrom string        `env:"FANOUT_UPSTREAM_KEY_FROM"`
+	Concurrency     int           `env:"FANOUT_CONCURRENCY" envDefault:"100"` // calls in flight of one process for each upstream+model
+	CallTimeout     time.Duration `env:"FANOUT_CALL_TIMEOUT" envDefault:"120s"`
 }
 
 // Aggregate is what the aggregate function is told.
@@ -82,6 +85,13 @@ type API struct {
 	HookPlain      []string `env:"FANOUT_HOOK_PLAIN"`                              // hosts that webhooks may lead to without TLS
 	MaxFileBytes   int64    `env:"FANOUT_MAX_FILE_BYTES" envDefault:"50000000000"` // of a file that is brought
 }
+
+// Upstreams that AWS runs, which are called with its signatures. SageMaker is followed by the name of an endpoint, whose
+// container takes OpenAI's requests.
+const (
+	Bedrock   = "bedrock"
+	SageMaker = "sagemaker:"
+)
 
 // The front doors of the api function.
 const (
@@ -189,10 +199,22 @@ func (c *Ingest) check() []error {
 	return all
 }
 
+// endpointName is what SageMaker calls one.
+var endpointName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9-]{0,62}$`)
+
 func (c *Worker) check() []error {
 	all := append(c.Cloud.check(), checkURLs(map[string]string{"FANOUT_WORK_DEAD_LETTERS": c.DeadLetters})...)
-	if c.Upstream != upstream.BuiltinName {
+	endpoint, sagemaker := strings.CutPrefix(c.Upstream, SageMaker)
+	switch {
+	case sagemaker:
+		if !endpointName.MatchString(endpoint) {
+			all = append(all, wrong("FANOUT_UPSTREAM", "must name an endpoint after %s", SageMaker))
+		}
+	case c.Upstream != upstream.BuiltinName && c.Upstream != Bedrock:
 		all = append(all, checkURLs(map[string]string{"FANOUT_UPSTREAM": c.Upstream})...)
+	}
+	if c.UpstreamKey != "" && c.UpstreamKeyFrom != "" {
+		all = append(all, wrong("FANOUT_UPSTREAM_KEY_FROM", "and FANOUT_UPSTREAM_KEY are both set"))
 	}
 	if c.Concurrency < 1 || c.Concurrency > MaxConcurrency {
 		all = append(all, wrong("FANOUT_CONCURRENCY", "is %d, but must be from 1 to %d", c.Concurrency, MaxConcurrency))

@@ -73,6 +73,11 @@ func TestEverythingMissingOrWrongIsToldTogether(t *testing.T) {
 				"FANOUT_NOTIFY_QUEUE must be a URL that begins with https:// or http://", "FANOUT_OPERATOR_KEY_SHA256 must be the SHA-256 of a key, in lower-case hex",
 				"FANOUT_OPERATOR_TENANT takes 1 to 64 letters, digits, - and _",
 			}},
+		{"upstreams of AWS", loadError[Worker], whole("FANOUT_UPSTREAM=bedrock"), nil},
+		{"an endpoint", loadError[Worker], whole("FANOUT_UPSTREAM=sagemaker:llama-3"), nil},
+		{"no endpoint", loadError[Worker], whole("FANOUT_UPSTREAM=sagemaker:a/b"), []string{"FANOUT_UPSTREAM must name an endpoint after sagemaker:"}},
+		{"two keys", loadError[Worker], whole("FANOUT_UPSTREAM_KEY=sesame", "FANOUT_UPSTREAM_KEY_FROM=/fanout/key"),
+			[]string{"FANOUT_UPSTREAM_KEY_FROM and FANOUT_UPSTREAM_KEY are both set"}},
 		{"all is well", loadError[Worker], whole("FANOUT_UPSTREAM=builtin"), nil},
 	} {
 		t.Run(row.name, func(t *testing.T) {

@@ -28,6 +28,10 @@ type OpenAIOptions struct {
 	// Conns is how many idle connections are kept; it must be at least the calls in flight, or calls pay for new
 	// connections. It bounds nothing: how many calls there are is the caller's to say. 0 = DefaultConns.
 	Conns int
+	// Path, if set, is where every item goes whatever its url says, below the base: a server that has one endpoint only.
+	Path string
+	// Sign, if set, signs a request that is whole but for that, with its body. Its error is a fault of the way to the upstream.
+	Sign func(r *http.Request, body []byte) error
 	// Version is fanout's own, for the User-Agent. Empty = "dev".
 	Version string
 	// Proxy picks the proxy of a request, as http.ProxyFromEnvironment does. nil = none, whatever the environment says: a
@@ -57,6 +61,8 @@ type OpenAI struct {
 	base      string // without a slash at the end
 	host      string // of base, with its port, for sentences
 	key       Secret
+	path      string // of every call; empty = that of the item
+	sign      func(r *http.Request, body []byte) error
 	timeout   time.Duration
 	limit     int64
 	now       func() time.Time
@@ -83,7 +89,7 @@ func NewOpenAI(o OpenAIOptions) (*OpenAI, error) {
 			o.Timeout, o.MaxResponse, o.Conns)
 	}
 	u := &OpenAI{
-		base: base.String(), host: base.Host, key: o.Key,
+		base: base.String(), host: base.Host, key: o.Key, path: o.Path, sign: o.Sign,
 		timeout:   cmp.Or(o.Timeout, DefaultTimeout),
 		limit:     cmp.Or(o.MaxResponse, DefaultMaxResponse),
 		now:       o.Now,
@@ -119,6 +125,11 @@ func (u *OpenAI) Call(ctx context.Context, r jobs.Request) (jobs.Answer, error) 
 	req.URL, req.Header = to, u.header(r.IdempotencyKey)
 	takeBack := setBody(req, r.Body)
 	defer takeBack()
+	if u.sign != nil {
+		if err := u.sign(req, r.Body); err != nil {
+			return jobs.Answer{}, &jobs.Fault{Cause: jobs.CauseUnreachable, Code: "not_signed", Message: "the request could not be signed: " + err.Error()}
+		}
+	}
 
 	resp, err := u.transport.RoundTrip(req)
 	if err != nil {
@@ -169,6 +180,9 @@ func (u *OpenAI) target(item string) (*url.URL, error) {
 		return t.url, nil
 	}
 	base := u.base
+	if u.path != "" && isPath(item) {
+		return u.remember(item, base+u.path)
+	}
 	if strings.HasPrefix(item, "/v1/") {
 		base = strings.TrimSuffix(base, "/v1")
 	}
@@ -177,6 +191,14 @@ func (u *OpenAI) target(item string) (*url.URL, error) {
 		return nil, refusal(http.StatusBadRequest, apiError{
 			Message: "url must be a path such as /v1/chat/completions", Type: invalidRequest, Param: "url", Code: "invalid_url",
 		})
+	}
+	return u.remember(item, joined.String())
+}
+
+func (u *OpenAI) remember(item, to string) (*url.URL, error) {
+	joined, err := url.Parse(to)
+	if err != nil {
+		return nil, err
 	}
 	u.last.Store(&target{item: strings.Clone(item), url: joined})
 	return joined, nil
