@@ -38,7 +38,14 @@ func (s *stage) frontDoor(t *testing.T, streams bool) (url string, f *lambdatest
 			delete(env, name)
 		}
 	}
+	for _, service := range []string{"dynamodb", "sqs", "s3"} {
+		variable := "AWS_ENDPOINT_URL_" + strings.ToUpper(service)
+		env[variable] = s.via("api", service, env[variable])
+	}
 	env["FANOUT_OPERATOR_KEY_SHA256"], env["FANOUT_MODELS"] = hex.EncodeToString(sum[:]), "small,large"
+	if s.notify != nil {
+		env["FANOUT_NOTIFY_QUEUE"] = s.queues["notify"]
+	}
 	if streams {
 		env["FANOUT_FRONT_DOOR"] = "streaming"
 	}
@@ -219,5 +226,82 @@ func TestWhatIsTooLargeForTheFrontDoorGoesPastIt(t *testing.T) {
 	}
 	if d, err := ours.DeleteFile(t.Context(), f.ID); err != nil || !d.Deleted {
 		t.Errorf("deleting it: %+v, %v", d, err)
+	}
+}
+
+// TestFilesInPartsCancelsAndWebhooksGoThroughTheFrontDoor: what the other tests do not ask of the function.
+func TestFilesInPartsCancelsAndWebhooksGoThroughTheFrontDoor(t *testing.T) {
+	t.Parallel()
+	s := newStage(t, plan{upstream: (&upstreamtest.Server{}).Start(t), webhooks: true})
+	url, _ := s.frontDoor(t, false)
+	operator, err := batchapi.NewClient(url, operatorKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := operator.CreateHook(t.Context(), batchapi.CreateHookRequest{URL: "https://169.254.169.254/"}); err != nil {
+		t.Fatal(err)
+	}
+	client := openai.NewClient(option.WithBaseURL(url), option.WithAPIKey(operatorKey))
+	input := ask(3, nil)
+	u, err := client.Uploads.New(t.Context(), openai.UploadNewParams{Bytes: int64(len(input)), Filename: "in.jsonl", MimeType: "text/jsonl", Purpose: openai.FilePurposeBatch})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var parts []string
+	for _, text := range []string{input[:100], input[100:]} {
+		p, err := client.Uploads.Parts.New(t.Context(), u.ID, openai.UploadPartNewParams{Data: strings.NewReader(text)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		parts = append(parts, p.ID)
+	}
+	whole, err := client.Uploads.Complete(t.Context(), u.ID, openai.UploadCompleteParams{PartIDs: parts})
+	if err != nil {
+		t.Fatal(err)
+	}
+	made, err := client.Batches.New(t.Context(), openai.BatchNewParams{InputFileID: whole.File.ID, Endpoint: "/v1/chat/completions", CompletionWindow: "24h"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	dry, err := operator.DryRun(t.Context(), batchapi.CreateBatchRequest{InputFileID: whole.File.ID, Endpoint: "/v1/chat/completions", CompletionWindow: "24h"})
+	if err != nil || dry.RequestCounts.Total != 3 || dry.WouldFail {
+		t.Errorf("the dry run says %+v, %v", dry, err)
+	}
+	if _, err := client.Batches.Cancel(t.Context(), made.ID); err != nil {
+		t.Fatal(err)
+	}
+	s.send(t, "aggregate", `{"v":1,"sweep":true}`)
+	s.start(t) // nothing was begun before the cancel
+	if b := waited(t, operator, made.ID); b.Status != "cancelled" {
+		t.Errorf("it is %s", b.Status)
+	}
+	var d batchapi.Delivery
+	err = s.sources["notify"].WaitFor(t.Context(), func(ctx context.Context) (bool, error) {
+		l, err := operator.Deliveries(ctx, "", batchapi.ListQuery{Limit: 1})
+		if len(l.Data) == 1 {
+			d = l.Data[0]
+		}
+		return len(d.Attempts) == 1, err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := operator.Replay(t.Context(), "", d.ID); err != nil || again.Status != "pending" {
+		t.Errorf("the replay is %+v, %v", again, err)
+	}
+	for _, list := range []func() (int, error){
+		func() (int, error) {
+			l, err := operator.Files(t.Context(), batchapi.ListQuery{})
+			return len(l.Data), err
+		},
+		func() (int, error) {
+			l, err := operator.Batches(t.Context(), batchapi.ListQuery{})
+			return len(l.Data), err
+		},
+		func() (int, error) { l, err := operator.Hooks(t.Context(), ""); return len(l.Data), err },
+	} {
+		if n, err := list(); err != nil || n != 1 {
+			t.Errorf("%d are listed, %v", n, err)
+		}
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/openai/openai-go/v3/option"
 	"github.com/openai/openai-go/v3/webhooks"
 
@@ -98,7 +99,7 @@ func TestNotifyStartsWithQueuesAlone(t *testing.T) {
 	sqs := awstest.SQS(t, awstest.Fauxqs)
 	queues := awstest.Queues(t, sqs)
 	f := lambdatest.Deploy(t, lambdatest.Config{Name: "notify", Bootstrap: lambdatest.Build(t, "notify"), Timeout: notifyTimeout,
-		Env: notifyEnv(t, sqs, queues)})
+		Env: notifyEnv(t, sqs, watched(t, "notify", "sqs", aws.ToString(sqs.Options().BaseEndpoint)), queues)})
 	source := lambdatest.Map(t, lambdatest.Mapping{Function: f, Client: sqs, Queue: queues["notify"]})
 	s := &stage{sqs: sqs, queues: queues}
 	s.send(t, "notify", `{"v":1,"notice":`)

@@ -36,6 +36,12 @@ func TestMain(m *testing.M) {
 		panic(err)
 	}
 	code := m.Run()
+	if code == 0 {
+		if err := leastPrivilege(flag.Lookup("test.run").Value.String() == ""); err != nil {
+			fmt.Println(err)
+			code = 1
+		}
+	}
 	if err := os.RemoveAll(builtIn); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}

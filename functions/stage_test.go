@@ -45,14 +45,14 @@ type plan struct {
 const notifyTimeout = 20 * time.Second
 
 // notifyEnv is all that the notify function is told.
-func notifyEnv(t *testing.T, c *sqs.Client, queues map[string]string) map[string]string {
+func notifyEnv(t *testing.T, c *sqs.Client, endpoint string, queues map[string]string) map[string]string {
 	t.Helper()
 	keys, err := c.Options().Credentials.Retrieve(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	return map[string]string{
-		"AWS_ACCESS_KEY_ID": keys.AccessKeyID, "AWS_SECRET_ACCESS_KEY": keys.SecretAccessKey, "AWS_ENDPOINT_URL_SQS": aws.ToString(c.Options().BaseEndpoint),
+		"AWS_ACCESS_KEY_ID": keys.AccessKeyID, "AWS_SECRET_ACCESS_KEY": keys.SecretAccessKey, "AWS_ENDPOINT_URL_SQS": endpoint,
 		"FANOUT_NOTIFY_QUEUE": queues["notify"], "FANOUT_NOTIFY_DEAD_LETTERS": queues["notify-dead"], "FANOUT_AGGREGATE_QUEUE": queues["aggregate"],
 		"FANOUT_NOTIFY_ALLOW": "127.0.0.0/8,::1/128",
 	}
@@ -65,6 +65,7 @@ type stage struct {
 	mappings                  map[string]lambdatest.Mapping // by queue; to be changed before start
 	sources                   map[string]*lambdatest.Source
 	env                       map[string]string // of the worker
+	via                       func(function, service, endpoint string) string
 
 	queues map[string]string // URLs, by name
 	sqs    *sqs.Client
@@ -78,7 +79,7 @@ type stage struct {
 func newStage(t *testing.T, p plan) *stage {
 	t.Helper()
 	if p.via == nil {
-		p.via = func(_, _, endpoint string) string { return endpoint }
+		p.via = func(function, service, endpoint string) string { return watched(t, function, service, endpoint) }
 	}
 	db := awstest.DynamoDB(t)
 	s := &stage{sqs: awstest.SQS(t, awstest.Fauxqs), s3: awstest.S3(t)}
@@ -117,6 +118,7 @@ func newStage(t *testing.T, p plan) *stage {
 	s.worker = deploy("worker", of)
 	s.env = maps.Clone(env)
 	maps.Copy(s.env, of)
+	s.via = p.via
 	of = map[string]string{"FANOUT_AGGREGATE_DEAD_LETTERS": s.queues["aggregate-dead"]}
 	if p.webhooks {
 		of["FANOUT_NOTIFY_QUEUE"] = s.queues["notify"]
@@ -129,7 +131,7 @@ func newStage(t *testing.T, p plan) *stage {
 	}
 	if p.webhooks {
 		s.notify = lambdatest.Deploy(t, lambdatest.Config{
-			Name: "notify", Bootstrap: lambdatest.Build(t, "notify"), Env: notifyEnv(t, s.sqs, s.queues), Timeout: notifyTimeout,
+			Name: "notify", Bootstrap: lambdatest.Build(t, "notify"), Env: notifyEnv(t, s.sqs, p.via("notify", "sqs", aws.ToString(s.sqs.Options().BaseEndpoint)), s.queues), Timeout: notifyTimeout,
 		})
 		s.mappings["notify"] = lambdatest.Mapping{Function: s.notify}
 	}

@@ -1,7 +1,7 @@
-// Makes schemas.json: names, types and nesting of the resources that the module uses, from @cdktf/provider-aws, which is generated
+// Makes schemas.json: names, types and nesting of the resources that the module uses, from @cdktn/provider-aws, which is generated
 // from the AWS provider's own schema.
 //
-//   npm pack @cdktf/provider-aws@21.22.1 && tar xzf cdktf-provider-aws-21.22.1.tgz
+//   npm pack @cdktn/provider-aws@24.1.0 && tar xzf cdktn-provider-aws-24.1.0.tgz
 //   node extract.mjs package/lib > schemas.json
 //
 // What it cannot know: which optional attributes are computed too, validators, and what is sensitive.
@@ -17,7 +17,7 @@ const resources = `apigatewayv2_api apigatewayv2_authorizer apigatewayv2_integra
   s3_bucket_server_side_encryption_configuration s3_bucket_versioning scheduler_schedule scheduler_schedule_group security_group sqs_queue
   sqs_queue_policy sqs_queue_redrive_allow_policy sqs_queue_redrive_policy subnet vpc vpc_endpoint vpc_security_group_egress_rule
   vpc_security_group_ingress_rule default_security_group internet_gateway nat_gateway route`.split(/\s+/)
-const data = 'availability_zones caller_identity partition region ssm_parameter subnet vpc'.split(' ')
+const data = 'availability_zones caller_identity partition prefix_list region ssm_parameter subnet vpc'.split(' ')
 
 const simple = { string: 'string', number: 'number', boolean: 'bool' }
 const camel = s => s.replace(/_([a-z0-9])/g, (_, c) => c.toUpperCase())
@@ -47,13 +47,12 @@ function read(js, dts, hcl, members) {
 }
 
 function computed(js, block) {
-  const body = js.slice(js.lastIndexOf('synthesizeAttributes()') - 200000)
   const getters = { getStringAttribute: 'string', getNumberAttribute: 'number', getBooleanAttribute: 'bool', getListAttribute: { list: 'string' } }
-  const start = js.search(/class \w+ extends cdktf\.Terraform(Resource|DataSource)/)
+  const start = js.search(/class \w+ extends cdkt[fn]\.Terraform(Resource|DataSource)/)
   for (const [, getter, name] of js.slice(start).matchAll(/this\.(get(?:String|Number|Boolean|List)Attribute)\('(\w+)'\)/g)) {
     if (!block.attributes[name] && !block.blocks[name]) block.attributes[name] = { type: getters[getter], computed: true }
   }
-  for (const [, name] of js.slice(start).matchAll(/new cdktf\.StringMap\(this, "(\w+)"/g)) {
+  for (const [, name] of js.slice(start).matchAll(/new cdkt[fn]\.StringMap\(this, "(\w+)"/g)) {
     if (!block.attributes[name] && !block.blocks[name]) block.attributes[name] = { type: { map: 'string' }, computed: true }
   }
   if (block.attributes.id) block.attributes.id.computed = true
@@ -68,7 +67,9 @@ function schema(folder) {
   return computed(js, read(js, dts, hcl, members))
 }
 
-const out = { source: '@cdktf/provider-aws 21.22.1, of AWS provider 6.25.0', resources: {}, data: {} }
+const out = { source: '@cdktn/provider-aws 24.1.0, of AWS provider 6.45.0', resources: {}, data: {} }
 for (const name of resources.sort()) out.resources[`aws_${name}`] = schema(name.replaceAll('_', '-'))
 for (const name of data) out.data[`aws_${name}`] = schema(`data-aws-${name.replaceAll('_', '-')}`)
-console.log(JSON.stringify(out, null, 1))
+// A line for each resource: short, and changes can be read.
+const lines = of => Object.entries(of).map(([name, s]) => `  ${JSON.stringify(name)}: ${JSON.stringify(s)}`).join(',\n')
+console.log(`{\n "source": ${JSON.stringify(out.source)},\n "resources": {\n${lines(out.resources)}\n },\n "data": {\n${lines(out.data)}\n }\n}`)
