@@ -99,6 +99,9 @@ func (f *terraform) try(args ...string) (string, error) {
 // apply applies the module with these variables, to nothing, so that every value is known, and returns what was made.
 func (f *terraform) apply(variables map[string]any) []stateResource {
 	f.t.Helper()
+	if os.Getenv("FANOUT_TEST_AWS_PROVIDER") != "" {
+		f.t.Skip("the real provider would make it")
+	}
 	raw, err := json.Marshal(variables)
 	if err != nil {
 		f.t.Fatal(err)
