@@ -9,8 +9,6 @@ locals {
 
   endpoint_hours = local.new_endpoints ? length(local.interface_services) * (local.new_vpc ? var.availability_zones : length(local.subnet_ids)) : 0
 
-  sizes = { for name in local.deployed : name => var.functions[name] }
-
   cost_metrics = concat(
     concat([for name in local.deployed : [
       ["AWS/Lambda", "Duration", "FunctionName", "${var.name}-${name}", { id = "d_${name}", stat = "Sum", visible = false }],
