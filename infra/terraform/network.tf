@@ -5,6 +5,9 @@ locals {
   # Endpoints are made in a VPC of ours, and in one that is there if its route tables are named.
   new_endpoints = local.new_vpc || can(var.network.route_table_ids)
 
+  # In a VPC that others use too, policies that let through our resources alone would cut them off.
+  open_endpoints = try(var.network.open_endpoints, false)
+
   vpc_id          = local.new_vpc ? aws_vpc.this[0].id : try(var.network.vpc_id, null)
   subnet_ids      = local.new_vpc ? aws_subnet.private[*].id : try(var.network.subnet_ids, [])
   route_table_ids = local.new_vpc ? [aws_route_table.private[0].id] : try(var.network.route_table_ids, [])
@@ -72,7 +75,7 @@ resource "aws_vpc_endpoint" "gateway" {
   service_name      = "com.amazonaws.${local.region}.${each.key}"
   vpc_endpoint_type = "Gateway"
   route_table_ids   = local.route_table_ids
-  policy            = jsonencode({ Version = "2012-10-17", Statement = [local.endpoint_statements[each.key]] })
+  policy            = local.open_endpoints ? null : jsonencode({ Version = "2012-10-17", Statement = [local.endpoint_statements[each.key]] })
 
   tags = { Name = "${var.name}-${each.key}" }
 }
@@ -86,7 +89,7 @@ resource "aws_vpc_endpoint" "interface" {
   private_dns_enabled = true
   subnet_ids          = local.subnet_ids
   security_group_ids  = [aws_security_group.endpoints[0].id]
-  policy              = jsonencode({ Version = "2012-10-17", Statement = [local.endpoint_statements[each.key]] })
+  policy              = local.open_endpoints ? null : jsonencode({ Version = "2012-10-17", Statement = [local.endpoint_statements[each.key]] })
 
   tags = { Name = "${var.name}-${each.key}" }
 }

@@ -22,7 +22,8 @@ variable "packages" {
 variable "network" {
   description = <<-EOT
     Where the functions are. "create": a VPC of their own, with private subnets and endpoints. "none": in no VPC, for upstreams on the internet.
-    An object: a VPC that is there, { vpc_id, subnet_ids, route_table_ids } for endpoints to be made in it, or
+    An object: a VPC that is there, { vpc_id, subnet_ids, route_table_ids } for endpoints to be made in it (they let through what is fanout's alone,
+    and so cut off whoever else uses S3 or DynamoDB by these route tables; with open_endpoints = true they let through everything), or
     { vpc_id, subnet_ids, endpoint_security_group_id } where those of S3, DynamoDB, SQS and the upstream are there already.
   EOT
   type        = any
@@ -31,6 +32,10 @@ variable "network" {
   validation {
     condition     = can(tostring(var.network)) ? contains(["create", "none"], tostring(var.network)) : can(var.network.vpc_id) && try(length(var.network.subnet_ids) > 0, false)
     error_message = "network is \"create\", \"none\", or an object with vpc_id and at least one of subnet_ids."
+  }
+  validation {
+    condition     = can(tostring(var.network)) || length(setsubtract(try(keys(var.network), []), ["vpc_id", "subnet_ids", "route_table_ids", "endpoint_security_group_id", "open_endpoints"])) == 0
+    error_message = "network has vpc_id, subnet_ids, route_table_ids or endpoint_security_group_id, and open_endpoints."
   }
   validation {
     condition     = can(tostring(var.network)) || (can(var.network.route_table_ids) != can(var.network.endpoint_security_group_id))

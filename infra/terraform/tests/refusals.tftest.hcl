@@ -383,3 +383,13 @@ run "an_impatient_alarm" {
 
   expect_failures = [var.alarms]
 }
+
+run "a_misspelt_network" {
+  command = plan
+
+  variables {
+    network = { vpc_id = "vpc-1", subnet_ids = ["s"], route_table_ids = ["rtb-1"], open_endpoint = true }
+  }
+
+  expect_failures = [var.network]
+}

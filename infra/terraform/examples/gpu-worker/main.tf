@@ -87,7 +87,7 @@ module "fanout" {
 
   packages  = var.packages
   protect   = var.protect
-  network   = { vpc_id = var.vpc_id, subnet_ids = var.subnet_ids, route_table_ids = var.route_table_ids }
+  network   = { vpc_id = var.vpc_id, subnet_ids = var.subnet_ids, route_table_ids = var.route_table_ids, open_endpoints = true } # layers of images are in S3
   api       = { operator_key_sha256 = var.operator_key_sha256 }
   functions = { worker = { enabled = false } }
 }
