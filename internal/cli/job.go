@@ -14,9 +14,10 @@ import (
 
 func newJob() *cobra.Command {
 	var f clientFlags
-	return newGroup(&f, "job", "Submit, watch, read and cancel jobs on a server", `  fanout job submit requests.jsonl --watch
+	return newGroup(&f, "job", "Submit, watch, read and cancel jobs on a server; hold them, and see what fails", `  fanout job submit requests.jsonl --watch
   fanout job results batch_abc --follow`,
-		newJobSubmit(&f), newJobList(&f), newJobShow(&f), newJobWatch(&f), newJobCancel(&f), newJobResults(&f))
+		newJobSubmit(&f), newJobList(&f), newJobShow(&f), newJobWatch(&f), newJobCancel(&f), newJobResults(&f),
+		newJobPause(&f), newJobResume(&f), newJobErrors(&f))
 }
 
 // completeJobs offers the ids of the newest jobs.

@@ -459,6 +459,30 @@ func (c *Client) Replay(ctx context.Context, tenant, id string) (d Delivery, err
 	return d, err
 }
 
+// PauseJob holds a job of any tenant.
+func (c *Client) PauseJob(ctx context.Context, id, reason string) (b Batch, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/jobs/"+url.PathEscape(id)+"/pause", map[string]string{"reason": reason}, &b)
+	return b, err
+}
+
+// ResumeJob ends a pause, whoever set it.
+func (c *Client) ResumeJob(ctx context.Context, id string) (b Batch, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/jobs/"+url.PathEscape(id)+"/resume", nil, &b)
+	return b, err
+}
+
+// JobErrors groups the errors of a job of any tenant, commonest first.
+func (c *Client) JobErrors(ctx context.Context, id string) (l List[Trouble], err error) {
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/jobs/"+url.PathEscape(id)+"/errors", nil, &l)
+	return l, err
+}
+
+// Audit lists what was done by hand, newest first.
+func (c *Client) Audit(ctx context.Context, q ListQuery) (l List[AuditRecord], err error) {
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/audit"+q.encode(), nil, &l)
+	return l, err
+}
+
 func ofTenant(tenant string) string { return ListQuery{tenant: tenant}.encode() }
 
 var _ slog.LogValuer = (*Client)(nil)

@@ -52,6 +52,9 @@ func (h *Handler) createHook(w http.ResponseWriter, r *http.Request, c Caller) e
 	if err != nil {
 		return err
 	}
+	if err := h.audit(r.Context(), c, "hook.create", hook.Tenant, hook.ID); err != nil {
+		return err
+	}
 	h.opt.Log.InfoContext(r.Context(), "made a webhook", "hook", hook.ID, "tenant", hook.Tenant, "events", hook.Events, "by", c.Key)
 	made := wireHook(&hook)
 	secret := string(hook.Secret)
@@ -88,6 +91,9 @@ func (h *Handler) deleteHook(w http.ResponseWriter, r *http.Request, c Caller) e
 	}
 	if err := jobs.DropHook(r.Context(), h.ports, tenant, id); err != nil {
 		return absent(err, "Webhook", id)
+	}
+	if err := h.audit(r.Context(), c, "hook.delete", tenant, id); err != nil {
+		return err
 	}
 	h.opt.Log.InfoContext(r.Context(), "deleted a webhook", "hook", id, "tenant", tenant, "by", c.Key)
 	writeJSON(w, http.StatusOK, Deleted{ID: id, Object: "fanout.hook", Deleted: true})
@@ -132,6 +138,9 @@ func (h *Handler) replayDelivery(w http.ResponseWriter, r *http.Request, c Calle
 	}
 	if err != nil {
 		return absent(err, "Delivery", id)
+	}
+	if err := h.audit(r.Context(), c, "delivery.replay", tenant, id); err != nil {
+		return err
 	}
 	h.opt.Log.InfoContext(r.Context(), "replayed a delivery", "delivery", id, "tenant", tenant, "by", c.Key)
 	writeJSON(w, http.StatusOK, wireDelivery(&d))

@@ -362,6 +362,9 @@ func (h *Handler) createKey(w http.ResponseWriter, r *http.Request, c Caller) er
 		return err
 	}
 	h.keys.forget(k.ID)
+	if err := h.audit(r.Context(), c, "key.create", k.Tenant, k.ID); err != nil {
+		return err
+	}
 	h.opt.Log.InfoContext(r.Context(), "made a key", "key", k.ID, "tenant", k.Tenant, "scopes", k.Scopes, "by", c.Key)
 	w.Header().Set("Cache-Control", "no-store")
 	writeJSON(w, http.StatusOK, k)
@@ -409,6 +412,9 @@ func (h *Handler) revokeKey(w http.ResponseWriter, r *http.Request, c Caller) er
 			if err := saveKey(r.Context(), h.ports.Registry, &k); errors.Is(err, jobs.ErrConflict) {
 				continue
 			} else if err != nil {
+				return err
+			}
+			if err := h.audit(r.Context(), c, "key.revoke", k.Tenant, id); err != nil {
 				return err
 			}
 			h.opt.Log.InfoContext(r.Context(), "revoked a key", "key", id, "by", c.Key)

@@ -47,6 +47,11 @@ var routes = []route{
 	{"GET /fanout/v1/keys", ScopeOperate, 0, (*Handler).listKeys},
 	{"DELETE /fanout/v1/keys/{id}", ScopeOperate, 0, (*Handler).revokeKey},
 
+	{"POST /fanout/v1/jobs/{id}/pause", ScopeOperate, bodyOfJSON, (*Handler).pauseJob},
+	{"POST /fanout/v1/jobs/{id}/resume", ScopeOperate, bodyOfJSON, (*Handler).resumeJob},
+	{"GET /fanout/v1/jobs/{id}/errors", ScopeOperate, 0, (*Handler).listTroubles},
+	{"GET /fanout/v1/audit", ScopeOperate, 0, (*Handler).listAudit},
+
 	{"POST /fanout/v1/hooks", ScopeOperate, bodyOfJSON, (*Handler).createHook},
 	{"GET /fanout/v1/hooks", ScopeOperate, 0, (*Handler).listHooks},
 	{"DELETE /fanout/v1/hooks/{id}", ScopeOperate, 0, (*Handler).deleteHook},

@@ -273,3 +273,34 @@ type DeliveryAttempt struct {
 	Status *int    `json:"status"` // of the answer; null = there was none
 	Error  *string `json:"error"`
 }
+
+// Trouble is the requests of a batch whose last error is alike.
+type Trouble struct {
+	Object  string          `json:"object"` // "fanout.trouble"
+	Code    string          `json:"code"`
+	Message string          `json:"message"` // without what differs from request to request
+	Status  *int            `json:"status"`  // of HTTP; null = there was no answer
+	Failed  int64           `json:"failed"`  // requests that have failed with it
+	Open    int64           `json:"open"`    // those that are still to be called, or wait in the dead letters
+	Dead    int64           `json:"dead"`    // those of open that wait in the dead letters
+	Samples []TroubleSample `json:"samples"` // up to three
+}
+
+// TroubleSample is one request.
+type TroubleSample struct {
+	Line     int64  `json:"line"` // of the input, from 1
+	CustomID string `json:"custom_id"`
+}
+
+// AuditRecord is something that was done by hand.
+type AuditRecord struct {
+	ID     string  `json:"id"`
+	Object string  `json:"object"` // "fanout.audit"
+	At     int64   `json:"at"`
+	By     string  `json:"by"`
+	Action string  `json:"action"` // such as job.pause
+	Tenant *string `json:"tenant"`
+	Of     *string `json:"of"`    // id of what it was done to
+	Count  int64   `json:"count"` // how many it moved; 0 = it is no matter of counts
+	Why    *string `json:"why"`
+}
