@@ -175,10 +175,10 @@ func (h *Handler) presignFile(w http.ResponseWriter, r *http.Request, c Caller) 
 	return nil
 }
 
-// baseURL is how this server was called.
+// baseURL is how this server was called: behind a proxy that says so, by HTTPS. Whoever lies about that is led astray alone.
 func baseURL(r *http.Request) string {
 	scheme := "http"
-	if r.TLS != nil {
+	if r.TLS != nil || r.Header.Get("X-Forwarded-Proto") == "https" {
 		scheme = "https"
 	}
 	return scheme + "://" + r.Host

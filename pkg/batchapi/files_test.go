@@ -138,6 +138,10 @@ func TestPresignedFileIsBroughtOnceByWhoHasItsURL(t *testing.T) {
 			t.Errorf("before its bytes are there: %d %s", r.status, r.body)
 		}
 	}
+	proxied := as[File](t, a.post("/v1/files?presign=true", `{"filename":"big.jsonl","purpose":"batch"}`, "X-Forwarded-Proto", "https"), "")
+	if !strings.HasPrefix(proxied.Upload.URL, "https://") {
+		t.Errorf("behind a proxy with TLS it goes to %s", proxied.Upload.URL)
+	}
 	to := strings.TrimPrefix(f.Upload.URL, a.server.URL)
 	u, err := url.Parse(to)
 	if err != nil {
