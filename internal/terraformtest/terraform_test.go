@@ -26,11 +26,13 @@ type terraform struct {
 	env []string
 }
 
+// mirror is a folder with the stand-in, as a registry would keep it, and a configuration that leads there.
 var mirror = sync.OnceValues(func() (string, error) {
 	dir, err := os.MkdirTemp("", "fanout-terraform-")
 	if err != nil {
 		return "", err
 	}
+	mirrorIn = dir
 	place := filepath.Join(dir, "registry.terraform.io/hashicorp/aws", providerVersion, runtime.GOOS+"_"+runtime.GOARCH)
 	if err := os.MkdirAll(place, 0o755); err != nil {
 		return "", err
@@ -43,10 +45,12 @@ var mirror = sync.OnceValues(func() (string, error) {
 	return dir, os.WriteFile(filepath.Join(dir, "config.tfrc"), []byte(config), 0o600)
 })
 
+var mirrorIn string // the folder that TestMain removes
+
 func TestMain(m *testing.M) {
 	code := m.Run()
-	if dir, err := mirror(); err == nil {
-		_ = os.RemoveAll(dir)
+	if mirrorIn != "" {
+		_ = os.RemoveAll(mirrorIn)
 	}
 	os.Exit(code)
 }
