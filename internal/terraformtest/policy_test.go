@@ -6,6 +6,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -329,12 +330,22 @@ func (i *install) role(function string) []statement {
 	return nil
 }
 
-// apply makes a variant, of nothing.
+var applied sync.Map // variant → func() []stateResource
+
+// apply makes a variant, of nothing, once for all tests.
 func apply(t *testing.T, name string) *install {
 	t.Helper()
-	variables := object{"packages": "tests/packages"}
-	maps.Copy(variables, variants[name])
-	return &install{t: t, name: name, resources: newTerraform(t, "").apply(variables)}
+	leaveOut(t)
+	once, _ := applied.LoadOrStore(name, sync.OnceValue(func() []stateResource {
+		variables := object{"packages": "tests/packages"}
+		maps.Copy(variables, variants[name])
+		return newTerraform(t, "").apply(variables)
+	}))
+	i := &install{t: t, name: name, resources: once.(func() []stateResource)()}
+	if len(i.resources) == 0 {
+		t.Fatal("nothing was made: see the test that tried")
+	}
+	return i
 }
 
 func TestPlansKeepTheRules(t *testing.T) {

@@ -196,6 +196,15 @@ var mutants = []mutant{{
 	[]change{{"settle.go", `		a.mustLook = true //`, `		a.mustLook = false //`}},
 }}
 
+// knownBy are seeds that have caught mutants which no scenario catches. They are tried first, which saves minutes; where one
+// no longer does, all others follow.
+var knownBy = map[string]uint64{
+	"a fold compares with a revision that it read after the facts": 457,
+	"a job is read before its split":                               1085,
+	"one death is blame enough":                                    630,
+	"an attempt calls on after its lease has run out":              53,
+}
+
 // TestMutantsAreCaught shows that the simulator has teeth: with each of the mutants some scenario or seed must fail.
 func TestMutantsAreCaught(t *testing.T) {
 	if !*mutate {
@@ -204,7 +213,7 @@ func TestMutantsAreCaught(t *testing.T) {
 	for _, m := range mutants {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
 			bin := m.build(t)
-			out, err := exec.Command(bin, "-test.run=TestScenarios|TestSeeds$", "-test.failfast", "-test.timeout=10m", fmt.Sprint("-seeds=", caughtWithin)).CombinedOutput()
+			out, err := m.run(bin)
 			if err == nil {
 				t.Fatalf("nothing has caught it in %d seeds", caughtWithin)
 			}
@@ -214,6 +223,27 @@ func TestMutantsAreCaught(t *testing.T) {
 			t.Logf("caught: %s", firstComplaint(string(out)))
 		})
 	}
+}
+
+// slow is the scenario that takes longer than all others together.
+const slow = "who-was-accused-before-an-outage"
+
+// run runs what may catch the mutant, what is quick and likely first, until something does.
+func (m *mutant) run(bin string) (out []byte, err error) {
+	tries := [][]string{
+		{"-test.run=TestScenarios$", "-test.skip=/" + slow},
+		{"-test.run=TestScenarios$/" + slow},
+		{"-test.run=TestSeeds$", fmt.Sprint("-seeds=", caughtWithin)},
+	}
+	if seed := knownBy[m.name]; seed != 0 {
+		tries = append([][]string{{"-test.run=TestSeeds$", "-seeds=1", fmt.Sprint("-first=", seed)}}, tries...)
+	}
+	for _, args := range tries {
+		if out, err = exec.Command(bin, append(args, "-test.failfast", "-test.timeout=10m")...).CombinedOutput(); err != nil {
+			return out, err
+		}
+	}
+	return out, nil
 }
 
 // build compiles this package's tests with the mutant in them.
@@ -251,7 +281,7 @@ func (m *mutant) build(t *testing.T) string {
 	if err := os.WriteFile(file, spec, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("go", "test", "-c", "-overlay", file, "-o", bin, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "test", "-c", "-ldflags=-s -w", "-overlay", file, "-o", bin, ".").CombinedOutput(); err != nil {
 		t.Fatalf("compile it: %v\n%s", err, out)
 	}
 	return bin
