@@ -146,6 +146,22 @@ func printAll[T any](cmd *cobra.Command, f *clientFlags, all []T, columns []stri
 	return t.print()
 }
 
+// list prints what is listed, page after page, as it comes: a row each, or JSON.
+func list[T any](cmd *cobra.Command, f *clientFlags, l listFlags, most int, page func(q batchapi.ListQuery) (batchapi.List[T], error), columns []string, row func(T) []string) error {
+	t := newTable(cmd.OutOrStdout(), columns...)
+	err := walk(l, most, page, func(o T) error {
+		if f.json {
+			return printJSON(cmd.OutOrStdout(), o)
+		}
+		t.row(row(o)...)
+		return nil
+	})
+	if err != nil || f.json {
+		return err
+	}
+	return t.print()
+}
+
 // at is a time of the wire, or a dash.
 func at(unix *int64) string {
 	if unix == nil {

@@ -88,21 +88,13 @@ func newFileList(f *clientFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := newTable(cmd.OutOrStdout(), "ID", "BYTES", "PURPOSE", "CREATED", "EXPIRES", "NAME")
-			err = walk(l, 1000, func(q batchapi.ListQuery) (batchapi.List[batchapi.File], error) {
+			columns := []string{"ID", "BYTES", "PURPOSE", "CREATED", "EXPIRES", "NAME"}
+			return list(cmd, f, l, 1000, func(q batchapi.ListQuery) (batchapi.List[batchapi.File], error) {
 				q.Purpose = purpose
 				return c.Files(cmd.Context(), q)
-			}, func(file batchapi.File) error {
-				if f.json {
-					return printJSON(cmd.OutOrStdout(), file)
-				}
-				t.row(file.ID, strconv.FormatInt(file.Bytes, 10), file.Purpose, at(&file.CreatedAt), at(&file.ExpiresAt), file.Filename)
-				return nil
+			}, columns, func(file batchapi.File) []string {
+				return []string{file.ID, strconv.FormatInt(file.Bytes, 10), file.Purpose, at(&file.CreatedAt), at(&file.ExpiresAt), file.Filename}
 			})
-			if err != nil || f.json {
-				return err
-			}
-			return t.print()
 		},
 	}
 	l.add(cmd)

@@ -110,18 +110,10 @@ func newHookDeliveries(f *clientFlags, tenant *string) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var all []batchapi.Delivery
-			err = walk(l, 100, func(q batchapi.ListQuery) (batchapi.List[batchapi.Delivery], error) {
-				return c.Deliveries(cmd.Context(), *tenant, q)
-			}, func(d batchapi.Delivery) error {
-				all = append(all, d)
-				return nil
-			})
-			if err != nil {
-				return err
-			}
 			columns := []string{"ID", "STATUS", "TYPE", "JOB", "CREATED", "ATTEMPTS", "NEXT", "LAST"}
-			return printAll(cmd, f, all, columns, func(d batchapi.Delivery) []string {
+			return list(cmd, f, l, 100, func(q batchapi.ListQuery) (batchapi.List[batchapi.Delivery], error) {
+				return c.Deliveries(cmd.Context(), *tenant, q)
+			}, columns, func(d batchapi.Delivery) []string {
 				return []string{d.ID, d.Status, d.Type, d.Batch, at(&d.CreatedAt), strconv.Itoa(len(d.Attempts)), at(d.NextAttemptAt), lastOf(&d)}
 			})
 		},

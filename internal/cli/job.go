@@ -53,20 +53,13 @@ func newJobList(f *clientFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := newTable(cmd.OutOrStdout(), "ID", "STATUS", "ANSWERED", "FAILED", "TOTAL", "CREATED", "MODEL")
-			err = walk(l, 100, func(q batchapi.ListQuery) (batchapi.List[batchapi.Batch], error) { return c.Batches(cmd.Context(), q) },
-				func(b batchapi.Batch) error {
-					if f.json {
-						return printJSON(cmd.OutOrStdout(), b)
-					}
-					n := b.RequestCounts
-					t.row(b.ID, statusText(&b), strconv.FormatInt(n.Completed, 10), strconv.FormatInt(n.Failed, 10), strconv.FormatInt(n.Total, 10), at(&b.CreatedAt), or(b.Model))
-					return nil
-				})
-			if err != nil || f.json {
-				return err
-			}
-			return t.print()
+			columns := []string{"ID", "STATUS", "ANSWERED", "FAILED", "TOTAL", "CREATED", "MODEL"}
+			return list(cmd, f, l, 100, func(q batchapi.ListQuery) (batchapi.List[batchapi.Batch], error) {
+				return c.Batches(cmd.Context(), q)
+			}, columns, func(b batchapi.Batch) []string {
+				n := b.RequestCounts
+				return []string{b.ID, statusText(&b), strconv.FormatInt(n.Completed, 10), strconv.FormatInt(n.Failed, 10), strconv.FormatInt(n.Total, 10), at(&b.CreatedAt), or(b.Model)}
+			})
 		},
 	}
 	l.add(cmd)

@@ -103,18 +103,10 @@ func newAudit() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			var all []batchapi.AuditRecord
-			err = walk(l, 500, func(q batchapi.ListQuery) (batchapi.List[batchapi.AuditRecord], error) {
+			columns := []string{"AT", "BY", "ACTION", "TENANT", "OF", "WHY"}
+			return list(cmd, &f, l, 500, func(q batchapi.ListQuery) (batchapi.List[batchapi.AuditRecord], error) {
 				return c.Audit(cmd.Context(), q)
-			},
-				func(a batchapi.AuditRecord) error {
-					all = append(all, a)
-					return nil
-				})
-			if err != nil {
-				return err
-			}
-			return printAll(cmd, &f, all, []string{"AT", "BY", "ACTION", "TENANT", "OF", "WHY"}, func(a batchapi.AuditRecord) []string {
+			}, columns, func(a batchapi.AuditRecord) []string {
 				return []string{at(&a.At), a.By, a.Action, or(a.Tenant), or(a.Of), or(a.Why)}
 			})
 		},
