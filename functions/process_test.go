@@ -71,6 +71,9 @@ func (s *stage) run(t *testing.T, args ...string) *process {
 	}
 	p.cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "AWS_REGION=us-east-1", fmt.Sprint("FANOUT_CONCURRENCY=", stayWidth)}
 	for name, value := range s.env {
+		if service, ok := strings.CutPrefix(name, "AWS_ENDPOINT_URL_"); ok {
+			value = s.via(workerElsewhere, strings.ToLower(service), value)
+		}
 		p.cmd.Env = append(p.cmd.Env, name+"="+value)
 	}
 	p.cmd.Stderr = p

@@ -19,6 +19,11 @@ var usage = struct {
 	of map[string]map[string]bool
 }{of: map[string]map[string]bool{}}
 
+// workerElsewhere is `fanout worker`, which may what the worker function may, and polls its queue itself.
+const workerElsewhere = "fanout worker"
+
+var polls = []string{"work ReceiveMessage", "work DeleteMessage"}
+
 // watched is an endpoint whose requests by a function are noted.
 func watched(t *testing.T, function, service, endpoint string) string {
 	return proxy(t, endpoint, func(r *http.Request, body, _ []byte) {
@@ -110,6 +115,20 @@ func leastPrivilege(whole bool) error {
 			if whole && !usage.of[function][action] && unseen[action] == "" && unseen[function+": "+action] == "" {
 				wrong = append(wrong, fmt.Sprintf("%s may %s, and never did", function, action))
 			}
+		}
+	}
+	for action := range usage.of[workerElsewhere] {
+		resource, verb, _ := strings.Cut(action, " ")
+		worker := may.Functions["worker"]
+		ofWorker := map[string][]string{"table": worker.Table, "bucket": worker.Bucket}
+		maps.Copy(ofWorker, worker.Queues)
+		if !slices.Contains(ofWorker[resource], verb) && !slices.Contains(polls, action) {
+			wrong = append(wrong, fmt.Sprintf("%s did %s, which its policy does not allow", workerElsewhere, action))
+		}
+	}
+	for _, action := range polls {
+		if whole && !usage.of[workerElsewhere][action] {
+			wrong = append(wrong, fmt.Sprintf("%s may %s, and never did", workerElsewhere, action))
 		}
 	}
 	if len(wrong) == 0 {

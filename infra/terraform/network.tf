@@ -116,7 +116,7 @@ locals {
     sqs = {
       Effect    = "Allow"
       Principal = "*"
-      Action    = ["sqs:SendMessage", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility", "sqs:GetQueueAttributes"]
+      Action    = ["sqs:SendMessage", "sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"]
       Resource  = values(local.queue_arns)
       Condition = local.ours
     }

@@ -40,7 +40,12 @@ resource "aws_iam_policy" "worker" {
   name        = "${var.name}-worker-elsewhere"
   description = "What fanout worker of ${var.name} needs where it is not a Lambda function"
   policy = jsonencode({
-    Version   = "2012-10-17"
-    Statement = concat(local.statements["worker"], local.upstream_statements, local.event_source["work"])
+    Version = "2012-10-17"
+    Statement = concat(local.statements["worker"], local.upstream_statements, [{
+      Sid      = "Polls"
+      Effect   = "Allow"
+      Action   = ["sqs:ReceiveMessage", "sqs:DeleteMessage"]
+      Resource = [local.queue_arns["work"]]
+    }])
   })
 }

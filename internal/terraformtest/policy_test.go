@@ -3,6 +3,8 @@ package terraformtest
 import (
 	"encoding/json"
 	"maps"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -20,7 +22,7 @@ var variants = map[string]map[string]any{
 		"alarms":    object{"topic_arn": "arn:aws:sns:eu-central-1:123456789012:alarms"},
 		"functions": object{"worker": object{"provisioned_concurrency": 2, "reserved_concurrency": 20, "pollers": object{"minimum": 2, "maximum": 4}}},
 	},
-	"bedrock":          {"upstream": object{"bedrock_models": []string{"arn:aws:bedrock:eu-central-1::foundation-model/openai.gpt-oss-20b-1:0"}}},
+	"bedrock":          {"functions": object{"worker": object{"reserved_concurrency": 15}}, "upstream": object{"bedrock_models": []string{"arn:aws:bedrock:eu-central-1::foundation-model/openai.gpt-oss-20b-1:0"}}},
 	"sagemaker":        {"upstream": object{"sagemaker_endpoint": "llama-3"}},
 	"a public URL":     {"network": "none", "upstream": object{"url": "https://api.example.com/v1", "key_parameter": "/fanout/key"}},
 	"function URL":     {"api": object{"front_door": "function_url"}, "webhooks": object{"enabled": true}},
@@ -222,6 +224,37 @@ var rules = map[string]func(t *testing.T, i *install){
 			}
 		}
 	},
+	"a role allows what permissions.json says, and what is listed here with its reason": func(t *testing.T, i *install) {
+		written := permissions(t)
+		for _, f := range i.of("aws_lambda_function") {
+			function := strings.TrimPrefix(f.text("function_name"), "fanout-")
+			allowed := map[string]bool{}
+			for _, s := range i.role(function) {
+				if s.Effect != "Allow" {
+					continue
+				}
+				beside, listed := exceptions[s.Sid]
+				if listed && beside.why != "" && slices.Equal(s.Action, beside.actions) {
+					continue
+				}
+				for _, action := range s.Action {
+					for _, of := range s.Resource {
+						allowed[action+" "+resourceOf(of)] = true
+					}
+				}
+			}
+			for action := range allowed {
+				if !written[function][action] {
+					t.Errorf("%s may %s, which neither says", function, action)
+				}
+			}
+			for action := range written[function] {
+				if _, queue, _ := strings.Cut(action, " "); !allowed[action] && (len(i.of("aws_sqs_queue")) == 8 || !strings.HasPrefix(queue, "notify")) {
+					t.Errorf("%s may not %s", function, action)
+				}
+			}
+		}
+	},
 	"resources let in nobody but by name, and only by TLS": func(t *testing.T, i *install) {
 		policies := i.of("aws_sqs_queue_policy", "aws_s3_bucket_policy")
 		if want := 2*len(i.queues()) + 1; len(policies) != want {
@@ -306,6 +339,68 @@ var rules = map[string]func(t *testing.T, i *install){
 			}
 		}
 	},
+}
+
+// exceptions are statements of roles that permissions.json does not have, since the function's own code never calls them, or
+// only where an upstream or a key wants it.
+var exceptions = map[string]struct {
+	actions words
+	why     string
+}{
+	"EventSource":       {words{"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:GetQueueAttributes"}, "Lambda polls in the function's name"},
+	"Logs":              {words{"logs:CreateLogStream", "logs:PutLogEvents"}, "Lambda writes what the function prints"},
+	"NetworkInterfaces": {words{"ec2:CreateNetworkInterface", "ec2:DescribeNetworkInterfaces", "ec2:DescribeSubnets", "ec2:DeleteNetworkInterface", "ec2:AssignPrivateIpAddresses", "ec2:UnassignPrivateIpAddresses"}, "Lambda puts the function into the VPC; its code may not"},
+	"Key":               {words{"kms:Decrypt", "kms:GenerateDataKey"}, "queues, bucket and table use it in the caller's name"},
+	"UpstreamKey":       {words{"ssm:GetParameter"}, "internal/cloud reads it once, tested there"},
+	"UpstreamSecret":    {words{"secretsmanager:GetSecretValue"}, "the parameter store reads it in the caller's name"},
+	"Bedrock":           {words{"bedrock:InvokeModel"}, "internal/cloud calls it, tested there"},
+	"SageMaker":         {words{"sagemaker:InvokeEndpoint"}, "internal/cloud calls it, tested there"},
+}
+
+// permissions is permissions.json: function → "action resource".
+func permissions(t *testing.T) map[string]map[string]bool {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join(module, "permissions.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var may struct {
+		Functions map[string]struct {
+			Table, Bucket []string
+			Queues        map[string][]string
+		}
+	}
+	if err := json.Unmarshal(raw, &may); err != nil {
+		t.Fatal(err)
+	}
+	all := map[string]map[string]bool{}
+	for function, of := range may.Functions {
+		all[function] = map[string]bool{}
+		for _, action := range of.Table {
+			all[function]["dynamodb:"+action+" table"] = true
+		}
+		for _, action := range of.Bucket {
+			all[function]["s3:"+action+" bucket"] = true
+		}
+		for queue, actions := range of.Queues {
+			for _, action := range actions {
+				all[function]["sqs:"+action+" "+queue] = true
+			}
+		}
+	}
+	return all
+}
+
+// resourceOf is what an ARN is of, in the words of permissions.json.
+func resourceOf(arn string) string {
+	switch {
+	case strings.HasPrefix(arn, "<aws_dynamodb_table "):
+		return "table"
+	case strings.HasPrefix(arn, "<aws_s3_bucket "):
+		return "bucket"
+	default:
+		return strings.TrimSuffix(strings.TrimPrefix(arn, "<aws_sqs_queue fanout-"), " arn>")
+	}
 }
 
 // queues are those that are no dead letters.
