@@ -138,6 +138,53 @@ type Depth struct {
 	Oldest                           time.Duration // age of the oldest waiting message
 }
 
+// DeadLetters is what operators do to buried messages. Safe for concurrent use, but a letter may be missed while somebody else
+// peeks at it or moves it.
+type DeadLetters interface {
+	// Peek yields the letters of a queue, in any order, and leaves them there.
+	Peek(ctx context.Context, q QueueName) iter.Seq2[Letter, error]
+	// Discard removes letters, which is for the loop over Peek that yielded them. One that is gone is fine.
+	Discard(ctx context.Context, q QueueName, l ...Letter) error
+	// Move begins to move the letters of a queue back into it, all of them, at most so many a second (0 = as fast as it
+	// goes; SQS takes up to MaxMoveRate). A move that is under way is ErrConflict.
+	Move(ctx context.Context, q QueueName, perSecond int) error
+	// Moves tells of the last moves of a queue, newest first.
+	Moves(ctx context.Context, q QueueName) ([]Move, error)
+	// StopMove ends the move that is under way, or is ErrNotFound. What was moved stays moved.
+	StopMove(ctx context.Context, q QueueName) error
+}
+
+// MaxMoveRate is the most messages a second that a move can be asked for.
+const MaxMoveRate = 500
+
+// Letter is a buried message.
+type Letter struct {
+	ID      string
+	Receipt string // of this look at it
+	Body    []byte
+	Burial  Burial // zero if the queue itself gave the message up
+	At      time.Time
+}
+
+// Move is a move of a queue's letters back into it.
+type Move struct {
+	State        MoveState
+	Began        time.Time
+	Moved, Total int64  // approximate
+	Why          string // it failed
+}
+
+// MoveState is how a move stands.
+type MoveState string
+
+// How moves stand.
+const (
+	MoveRunning   MoveState = "running"
+	MoveCompleted MoveState = "completed"
+	MoveStopped   MoveState = "stopped"
+	MoveFailed    MoveState = "failed"
+)
+
 // Files keeps objects. An object is seen whole or not at all, and is never changed afterwards. Safe for concurrent use.
 type Files interface {
 	Stat(ctx context.Context, name string) (FileInfo, error)

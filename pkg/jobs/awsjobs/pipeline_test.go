@@ -21,7 +21,7 @@ func TestPipeline(t *testing.T) {
 			t.Parallel() // each has everything of its own, and times are whole seconds
 		}
 		store := newTable(t).open()
-		queue, dead := openQueue(t, awstest.Fauxqs)
+		queue := openQueue(t, awstest.Fauxqs)
 		queue.Wait = awsjobs.MaxWait
 		source := awsjobs.NewSource(queue)
 		bucket := awstest.S3(t)
@@ -52,7 +52,7 @@ func TestPipeline(t *testing.T) {
 				}
 			},
 			Dead: func(t *testing.T) (bodies [][]byte) {
-				for d, err := range dead(t.Context(), jobs.QueueWork) {
+				for d, err := range queue.Peek(t.Context(), jobs.QueueWork) {
 					must(t, err)
 					bodies = append(bodies, d.Body)
 				}

@@ -77,7 +77,10 @@ type Queue struct {
 	now    func() time.Time
 }
 
-var _ jobs.Queue = (*Queue)(nil)
+var (
+	_ jobs.Queue       = (*Queue)(nil)
+	_ jobs.DeadLetters = (*Queue)(nil)
+)
 
 // NewQueue makes a Queue. The client's retries are all there are; one whose first answer was lost may send twice.
 func NewQueue(client *sqs.Client, urls QueueURLs) *Queue {
@@ -262,7 +265,14 @@ func parseReceipt(receipt string, now time.Time) (handle string, since time.Time
 
 // Ack removes messages that were received. One that SQS does not know by its receipt is left alone, without error.
 func (q *Queue) Ack(ctx context.Context, messages ...jobs.Message) error {
-	err := q.each(messages, func(url string, handles []string) ([]*entryFault, error) {
+	if err := q.each(messages, q.live, q.deleting(ctx)); err != nil {
+		return fmt.Errorf("ack %d messages: %w", len(messages), err)
+	}
+	return nil
+}
+
+func (q *Queue) deleting(ctx context.Context) func(url string, handles []string) ([]*entryFault, error) {
+	return func(url string, handles []string) ([]*entryFault, error) {
 		entries := make([]types.DeleteMessageBatchRequestEntry, len(handles))
 		for n := range handles {
 			entries[n] = types.DeleteMessageBatchRequestEntry{Id: entryID(n), ReceiptHandle: &handles[n]}
@@ -273,11 +283,7 @@ func (q *Queue) Ack(ctx context.Context, messages ...jobs.Message) error {
 		}
 		done := ids(out.Successful, func(e types.DeleteMessageBatchResultEntry) *string { return e.Id })
 		return faults(len(entries), done, out.Failed), nil
-	})
-	if err != nil {
-		return fmt.Errorf("ack %d messages: %w", len(messages), err)
 	}
-	return nil
 }
 
 // Defer hides received messages until then, or for longer if they are deferred again before. If one of them would be
@@ -292,7 +298,7 @@ func (q *Queue) Defer(ctx context.Context, until time.Time, messages ...jobs.Mes
 				len(messages), until.Format(time.RFC3339), MaxHidden, since.Format(time.RFC3339))
 		}
 	}
-	err := q.each(messages, func(url string, handles []string) ([]*entryFault, error) {
+	err := q.each(messages, q.live, func(url string, handles []string) ([]*entryFault, error) {
 		entries := make([]types.ChangeMessageVisibilityBatchRequestEntry, len(handles))
 		for n := range handles {
 			entries[n] = types.ChangeMessageVisibilityBatchRequestEntry{Id: entryID(n), ReceiptHandle: &handles[n], VisibilityTimeout: hide}
@@ -310,9 +316,13 @@ func (q *Queue) Defer(ctx context.Context, until time.Time, messages ...jobs.Mes
 	return nil
 }
 
-// each makes a call for every ten messages of a queue. That SQS does not know a receipt is no error; whatever else went
+// The two queues of a name.
+func (q *Queue) live(name jobs.QueueName) (url string) { url, _ = q.urls.of(name); return url }
+func (q *Queue) dead(name jobs.QueueName) (url string) { _, url = q.urls.of(name); return url }
+
+// each makes a call for every ten messages of a queue, at that of its two which at says. That SQS does not know a receipt is no error; whatever else went
 // wrong with messages is told together.
-func (q *Queue) each(messages []jobs.Message, call func(url string, handles []string) ([]*entryFault, error)) error {
+func (q *Queue) each(messages []jobs.Message, at func(jobs.QueueName) string, call func(url string, handles []string) ([]*entryFault, error)) error {
 	type batch struct {
 		queue   jobs.QueueName
 		handles []string
@@ -330,8 +340,7 @@ func (q *Queue) each(messages []jobs.Message, call func(url string, handles []st
 	}
 	wrong := make([]error, len(batches))
 	err := atOnce(len(batches), func(n int) error {
-		url, _ := q.urls.of(batches[n].queue)
-		each, err := call(url, batches[n].handles)
+		each, err := call(at(batches[n].queue), batches[n].handles)
 		for _, fault := range each {
 			if fault != nil && !fault.unknownReceipt() {
 				wrong[n] = errors.Join(wrong[n], fault.refusal())

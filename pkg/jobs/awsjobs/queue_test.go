@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"fmt"
-	"iter"
 	"os"
 	"path"
 	"strconv"
@@ -12,7 +11,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/service/sqs"
 	"github.com/aws/aws-sdk-go-v2/service/sqs/types"
 	"github.com/aws/smithy-go/middleware"
@@ -41,10 +39,10 @@ func TestQueue(t *testing.T) {
 					t.Skip("left out: " + why)
 				}
 				t.Parallel() // each has queues of its own, and most of the time is waited
-				q, dead := openQueue(t, kind)
+				q := openQueue(t, kind)
 				u := jobstest.QueueUnderTest{
-					Transport: q, Dead: dead, Pass: time.Sleep, Second: time.Second, CoarseDepth: true,
-					StaleAckRemoves: kind == awstest.LocalSQS,
+					Transport: q, Pass: time.Sleep, Second: time.Second, CoarseDepth: true,
+					StaleAckRemoves: kind == awstest.LocalSQS, NoMoves: kind == awstest.Fauxqs,
 				}
 				if elsewhere() {
 					u.Looks, u.StaleAckRemoves = 3, true
@@ -68,7 +66,7 @@ func TestEachClaimIsShownByOneServer(t *testing.T) {
 func elsewhere() bool { return os.Getenv("FANOUT_TEST_ENDPOINT_SQS") != "" }
 
 // openQueue makes a queue that does not wait for messages where it need not.
-func openQueue(t *testing.T, kind awstest.SQSKind) (*awsjobs.Queue, func(context.Context, jobs.QueueName) iter.Seq2[jobstest.Buried, error]) {
+func openQueue(t *testing.T, kind awstest.SQSKind) *awsjobs.Queue {
 	c := awstest.SQS(t, kind)
 	if kind == awstest.LocalSQS {
 		c = sqs.New(c.Options(), askAsBefore)
@@ -82,9 +80,7 @@ func openQueue(t *testing.T, kind awstest.SQSKind) (*awsjobs.Queue, func(context
 	if elsewhere() {
 		q.Wait = 2 * time.Second
 	}
-	return q, func(ctx context.Context, name jobs.QueueName) iter.Seq2[jobstest.Buried, error] {
-		return deadLetters(ctx, c, urls[string(name)+"-dead"])
-	}
+	return q
 }
 
 // askAsBefore asks for system attributes by the old name of that wish, since local-aws-sqs does not know the new one.
@@ -103,45 +99,8 @@ func askAsBefore(o *sqs.Options) {
 	o.APIOptions = append(o.APIOptions, func(stack *middleware.Stack) error { return stack.Initialize.Add(ask, middleware.Before) })
 }
 
-// deadLetters receives whatever a queue of dead letters shows.
-func deadLetters(ctx context.Context, c *sqs.Client, url string) iter.Seq2[jobstest.Buried, error] {
-	return func(yield func(jobstest.Buried, error) bool) {
-		for {
-			in := &sqs.ReceiveMessageInput{QueueUrl: &url, MaxNumberOfMessages: 10, MessageAttributeNames: []string{"All"}}
-			if elsewhere() {
-				in.WaitTimeSeconds = 2
-			}
-			out, err := c.ReceiveMessage(ctx, in)
-			if err != nil {
-				yield(jobstest.Buried{}, err)
-				return
-			}
-			if len(out.Messages) == 0 {
-				return
-			}
-			for _, m := range out.Messages {
-				if !yield(jobstest.Buried{Body: []byte(aws.ToString(m.Body)), Burial: burialOf(m.MessageAttributes)}, nil) {
-					return
-				}
-			}
-		}
-	}
-}
-
-func burialOf(attributes map[string]types.MessageAttributeValue) jobs.Burial {
-	text := func(name string) string { return aws.ToString(attributes[name].StringValue) }
-	number := func(name string) int {
-		n, err := strconv.Atoi(cmp.Or(text(name), "-1"))
-		if err != nil {
-			return -2
-		}
-		return n
-	}
-	return jobs.Burial{Number: number("number"), Job: jobs.JobID(text("job")), Code: text("code"), Message: text("message"), Attempts: number("attempts")}
-}
-
 func TestDepthCountsDeferredMessagesAsInFlight(t *testing.T) {
-	q, _ := openQueue(t, awstest.Fauxqs)
+	q := openQueue(t, awstest.Fauxqs)
 	ctx := t.Context()
 	if unsent, err := q.Send(ctx, jobs.QueueWork, numberedBodies(6)...); err != nil || unsent != nil {
 		t.Fatalf("send: unsent %v, %v", unsent, err)
@@ -167,7 +126,7 @@ func TestDepthCountsDeferredMessagesAsInFlight(t *testing.T) {
 func TestAWaitingReceiveIsWokenByASend(t *testing.T) {
 	for _, kind := range []awstest.SQSKind{awstest.Fauxqs, awstest.LocalSQS} {
 		t.Run(string(kind), func(t *testing.T) {
-			q, _ := openQueue(t, kind)
+			q := openQueue(t, kind)
 			q.Wait = awsjobs.MaxWait
 			ctx, cancel := context.WithTimeout(t.Context(), awsjobs.MaxWait/2)
 			defer cancel()
@@ -188,13 +147,13 @@ func TestABurialOfTheLargestBodyIsTaken(t *testing.T) {
 	hostile := jobs.Burial{Number: 7, Job: "job\x00\uffff\xff", Code: strings.Repeat("c", 5000), Message: strings.Repeat("\x1b[31m€", 5000), Attempts: 8}
 	for _, room := range []int{0, 1, 12, 13, 40, 100, 2000, 5000} {
 		t.Run(fmt.Sprintf("with room for %d bytes", room), func(t *testing.T) {
-			q, dead := openQueue(t, awstest.Fauxqs)
+			q := openQueue(t, awstest.Fauxqs)
 			body := strings.Repeat("x", awsjobs.MaxBodyBytes-room)
 			if err := q.Bury(t.Context(), jobs.Message{Queue: jobs.QueueWork, Body: []byte(body)}, hostile); err != nil {
 				t.Fatal(err)
 			}
 			n := 0
-			for b, err := range dead(t.Context(), jobs.QueueWork) {
+			for b, err := range q.Peek(t.Context(), jobs.QueueWork) {
 				n++
 				if err != nil || string(b.Body) != body {
 					t.Errorf("a dead letter of %d bytes, %v", len(b.Body), err)

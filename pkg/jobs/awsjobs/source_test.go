@@ -25,7 +25,7 @@ import (
 func TestSource(t *testing.T) {
 	polltest.TestSource(t, func(t *testing.T, claim func(t *testing.T, s polltest.SourceUnderTest)) {
 		t.Parallel() // each has queues of its own, and most of the time is waited
-		q, _ := openQueue(t, awstest.Fauxqs)
+		q := openQueue(t, awstest.Fauxqs)
 		q.Wait = awsjobs.MaxWait
 		s := awsjobs.NewSource(q)
 		claim(t, polltest.SourceUnderTest{Source: s, Queue: s})

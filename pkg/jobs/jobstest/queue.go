@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"iter"
 	"strconv"
 	"strings"
 	"sync"
@@ -17,9 +16,10 @@ import (
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
-// Transport is a queue with what its pump does beside the port.
+// Transport is a queue with its dead letters, and with what its pump does beside the port.
 type Transport interface {
 	jobs.Queue
+	jobs.DeadLetters
 	// Receive takes up to n messages, at most 10, and hides them for a while. It may wait a little for the first.
 	Receive(ctx context.Context, q jobs.QueueName, n int, visibility time.Duration) ([]jobs.Message, error)
 	// Ack removes messages that were received; stale receipts are ignored.
@@ -29,8 +29,6 @@ type Transport interface {
 // QueueUnderTest is an empty queue, and where it is known to differ from others.
 type QueueUnderTest struct {
 	Transport
-	// Dead yields what was buried: bodies and reasons.
-	Dead func(ctx context.Context, q jobs.QueueName) iter.Seq2[Buried, error]
 	// Pass lets time pass for the queue: a virtual clock is moved, a real one waited for. Whatever passes is a multiple
 	// of Second.
 	Pass func(d time.Duration)
@@ -40,14 +38,10 @@ type QueueUnderTest struct {
 	Looks int
 	// CoarseDepth: Depth lags behind, so that only its shape can be tested.
 	CoarseDepth bool
+	// NoMoves: it cannot move dead letters, which another queue of the same driver shows.
+	NoMoves bool
 	// StaleAckRemoves: an old receipt may still remove a message that was delivered again.
 	StaleAckRemoves bool
-}
-
-// Buried is a dead letter.
-type Buried struct {
-	Body   []byte
-	Burial jobs.Burial
 }
 
 // TestQueue proves that a queue keeps its promises. open returns an empty one; it is called once a claim.
@@ -68,6 +62,10 @@ func TestQueue(t *testing.T, open func(t *testing.T) QueueUnderTest) {
 		{"StaleReceiptsAreLeftAlone", staleReceiptsAreLeftAlone},
 		{"AnAckedMessageCannotBeDeferred", anAckedMessageCannotBeDeferred},
 		{"BuriedMessagesKeepTheReason", buriedMessagesKeepTheReason},
+		{"LettersStayWhereTheyAreLookedAt", lettersStayWhereTheyAreLookedAt},
+		{"DiscardedLettersAreGone", discardedLettersAreGone},
+		{"MovedLettersComeBack", movedLettersComeBack},
+		{"AMoveCanBeStopped", aMoveCanBeStopped},
 		{"TooBigMessagesComeBackUnsent", tooBigMessagesComeBackUnsent},
 		{"SendOfNothingSendsNothing", sendOfNothingSendsNothing},
 		{"DepthCounts", depthCounts},
@@ -306,9 +304,9 @@ func anAckedMessageCannotBeDeferred(t *testing.T, q queueTest) {
 }
 
 func buriedMessagesKeepTheReason(t *testing.T, q queueTest) {
-	want := []Buried{
-		{[]byte(`{"first":1}`), jobs.Burial{Number: 3, Job: "job-1", Code: "server_error", Message: "upstream „x“ said:\t500", Attempts: 8}},
-		{[]byte(`{"second":2}`), jobs.Burial{Code: "invalid", Message: "decode message: unexpected end"}},
+	want := []jobs.Letter{
+		{Body: []byte(`{"first":1}`), Burial: jobs.Burial{Number: 3, Job: "job-1", Code: "server_error", Message: "upstream „x“ said:\t500", Attempts: 8}},
+		{Body: []byte(`{"second":2}`), Burial: jobs.Burial{Code: "invalid", Message: "decode message: unexpected end"}},
 	}
 	for _, b := range want {
 		q.send(jobs.QueueWork, string(b.Body))
@@ -319,13 +317,13 @@ func buriedMessagesKeepTheReason(t *testing.T, q queueTest) {
 		q.ack(m)
 	}
 	got := map[string]jobs.Burial{}
-	for _, b := range all(t, q.Dead(t.Context(), jobs.QueueWork)) {
+	for _, b := range all(t, q.Peek(t.Context(), jobs.QueueWork)) {
 		got[string(b.Body)] = b.Burial
 	}
 	if diff := cmp.Diff(map[string]jobs.Burial{string(want[0].Body): want[0].Burial, string(want[1].Body): want[1].Burial}, got); diff != "" {
 		t.Errorf("dead letters (-want +got):\n%s", diff)
 	}
-	if n := len(all(t, q.Dead(t.Context(), jobs.QueueIngest))); n != 0 {
+	if n := len(all(t, q.Peek(t.Context(), jobs.QueueIngest))); n != 0 {
 		t.Errorf("another queue has %d dead letters", n)
 	}
 	q.none("after it was buried and acked")

@@ -1,8 +1,6 @@
 package localjobs
 
 import (
-	"context"
-	"iter"
 	"testing"
 	"time"
 
@@ -26,18 +24,6 @@ func TestQueue(t *testing.T) {
 	jobstest.TestQueue(t, func(t *testing.T) jobstest.QueueUnderTest {
 		c := &clock{now: time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)}
 		q := openAt(t, t.TempDir(), Options{Now: c.Now}).Queue
-		return jobstest.QueueUnderTest{Transport: q, Dead: buried(q), Pass: c.Pass, Second: time.Second}
+		return jobstest.QueueUnderTest{Transport: q, Pass: c.Pass, Second: time.Second}
 	})
-}
-
-func buried(q *Queue) func(context.Context, jobs.QueueName) iter.Seq2[jobstest.Buried, error] {
-	return func(ctx context.Context, name jobs.QueueName) iter.Seq2[jobstest.Buried, error] {
-		return func(yield func(jobstest.Buried, error) bool) {
-			for d, err := range q.Dead(ctx, name) {
-				if !yield(jobstest.Buried{Body: d.Message.Body, Burial: d.Burial}, err) {
-					return
-				}
-			}
-		}
-	}
 }

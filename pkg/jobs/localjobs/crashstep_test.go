@@ -345,9 +345,9 @@ func (r *crashRun) content(f *jobs.FileInfo) string {
 // letters are the bodies of the dead letters of the work queue.
 func (r *crashRun) letters() (bodies [][]byte) {
 	r.t.Helper()
-	for d, err := range r.local.Queue.Dead(r.t.Context(), jobs.QueueWork) {
+	for d, err := range r.local.Queue.Peek(r.t.Context(), jobs.QueueWork) {
 		r.must(err)
-		bodies = append(bodies, d.Message.Body)
+		bodies = append(bodies, d.Body)
 	}
 	return bodies
 }

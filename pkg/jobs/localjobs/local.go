@@ -99,6 +99,9 @@ func open(ctx context.Context, dir string, o Options) (_ *Local, err error) {
 // does nothing.
 func (l *Local) Close() error {
 	var errs []error
+	if l.Queue != nil {
+		l.Queue.endMoves()
+	}
 	if l.db != nil {
 		errs = append(errs, l.db.close())
 		l.db = nil

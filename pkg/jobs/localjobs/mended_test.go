@@ -611,9 +611,9 @@ func TestAttemptThatLosesItsClaimBuriesNothing(t *testing.T) {
 			s.run(2 * inTime)
 			s.wantEnd(2)
 			inSaves = saves >= at
-			for d, err := range s.local.Queue.Dead(t.Context(), jobs.QueueWork) {
+			for d, err := range s.local.Queue.Peek(t.Context(), jobs.QueueWork) {
 				s.must(err)
-				if m, err := jobs.DecodeMessage(d.Message.Body); err != nil || m.Chunk.Burial != 1 {
+				if m, err := jobs.DecodeMessage(d.Body); err != nil || m.Chunk.Burial != 1 {
 					t.Errorf("taken over at save %d: a dead letter has burial number %d (error: %v), but nothing was buried but once", at, m.Chunk.Burial, err)
 				}
 			}

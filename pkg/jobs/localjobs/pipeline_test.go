@@ -33,11 +33,11 @@ func TestPipeline(t *testing.T) {
 			},
 			Dead: func(t *testing.T) [][]byte {
 				var bodies [][]byte
-				for d, err := range local.Queue.Dead(t.Context(), jobs.QueueWork) {
+				for d, err := range local.Queue.Peek(t.Context(), jobs.QueueWork) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					bodies = append(bodies, d.Message.Body)
+					bodies = append(bodies, d.Body)
 				}
 				return bodies
 			},

@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"iter"
 	"slices"
 	"strconv"
 	"strings"
@@ -41,30 +40,23 @@ type Queue struct {
 
 	send, sendUnlessWaiting, receive, ack, hide, bury *sql.Stmt
 	next, waiting, hidden, deadCount, dead            *sql.Stmt
+	discard, unbury, discardOldest, lastDead          *sql.Stmt
 
 	mu    sync.Mutex
 	stirs map[jobs.QueueName]chan struct{} // closed when a message may have become visible sooner than was known
+	moves map[jobs.QueueName][]*move       // oldest first
 }
 
 var (
-	_ jobs.Queue  = (*Queue)(nil)
-	_ poll.Source = (*Queue)(nil)
+	_ jobs.Queue       = (*Queue)(nil)
+	_ jobs.DeadLetters = (*Queue)(nil)
+	_ poll.Source      = (*Queue)(nil)
 )
-
-// deadPage is how many dead letters an iterator has in memory at once.
-const deadPage = 256
-
-// DeadLetter is a message that was buried, and why.
-type DeadLetter struct {
-	Message jobs.Message // as it was; the receipt is empty
-	Burial  jobs.Burial
-	At      time.Time
-}
 
 func newQueue(ctx context.Context, db *database, now func() time.Time) (*Queue, error) {
 	p := preparer{ctx: ctx, db: db}
 	q := &Queue{
-		db: db, now: now, stirs: map[jobs.QueueName]chan struct{}{},
+		db: db, now: now, stirs: map[jobs.QueueName]chan struct{}{}, moves: map[jobs.QueueName][]*move{},
 		send: p.write(`INSERT INTO messages (queue, visible_at, state, receives, sent_at, body) VALUES (?1, ?2, 0, 0, ?2, ?3)`),
 		sendUnlessWaiting: p.write(`INSERT INTO messages (queue, visible_at, state, receives, sent_at, body)
 			SELECT ?1, ?2, 0, 0, ?2, ?3 WHERE NOT EXISTS
@@ -76,14 +68,19 @@ func newQueue(ctx context.Context, db *database, now func() time.Time) (*Queue, 
 		hide: p.write(`UPDATE messages SET visible_at = ?, state = ? WHERE id = ? AND receives = ? AND state IN (1, ?)`),
 		bury: p.write(`INSERT INTO dead_letters (queue, message, receives, sent_at, buried_at, burial, body)
 			VALUES (?, ?, ?, ?, ?, ?, ?)`),
+		discard: p.write(`DELETE FROM dead_letters WHERE queue = ? AND id = ?`),
+		unbury: p.write(`INSERT INTO messages (queue, visible_at, state, receives, sent_at, body)
+			SELECT ?1, ?2, 0, 0, ?2, body FROM dead_letters WHERE queue = ?1 AND id <= ?3 ORDER BY id LIMIT ?4`),
+		discardOldest: p.write(`DELETE FROM dead_letters WHERE id IN
+			(SELECT id FROM dead_letters WHERE queue = ? AND id <= ? ORDER BY id LIMIT ?)`),
+		lastDead: p.read(`SELECT count(*), coalesce(max(id), 0) FROM dead_letters WHERE queue = ?`),
 
 		next:    p.read(`SELECT visible_at FROM messages WHERE queue = ? ORDER BY visible_at LIMIT 1`),
 		waiting: p.read(`SELECT count(*), min(sent_at) FROM messages WHERE queue = ? AND visible_at <= ?`),
 		hidden: p.read(`SELECT count(*) FILTER (WHERE state = 1), count(*) FILTER (WHERE state <> 1)
 			FROM messages WHERE queue = ? AND visible_at > ?`),
 		deadCount: p.read(`SELECT count(*) FROM dead_letters WHERE queue = ?`),
-		dead: p.read(`SELECT id, queue, message, receives, sent_at, buried_at, burial, body FROM dead_letters
-			WHERE queue = ? AND id > ? ORDER BY id LIMIT ?`),
+		dead:      p.read(`SELECT id, buried_at, burial, body FROM dead_letters WHERE queue = ? AND id > ? ORDER BY id LIMIT ?`),
 	}
 	giveBack := p.write(`UPDATE messages SET state = 0, visible_at = ? WHERE state = 1`)
 	if p.err != nil {
@@ -317,37 +314,6 @@ func (q *Queue) Bury(ctx context.Context, m jobs.Message, why jobs.Burial) error
 		return fmt.Errorf("bury message %s of queue %s: %w", m.ID, m.Queue, err)
 	}
 	return nil
-}
-
-// Dead yields the dead letters of a queue, oldest first.
-func (q *Queue) Dead(ctx context.Context, name jobs.QueueName) iter.Seq2[DeadLetter, error] {
-	type row struct {
-		id int64
-		DeadLetter
-	}
-	rows := walk("list dead letters of queue "+string(name), deadPage, 0, func(after *row, limit int) ([]row, error) {
-		var last int64
-		if after != nil {
-			last = after.id
-		}
-		return collect(ctx, q.dead, func(rows *sql.Rows) (r row, err error) {
-			var sent, buried int64
-			var why []byte
-			m := &r.Message
-			if err := rows.Scan(&r.id, &m.Queue, &m.ID, &m.Receives, &sent, &buried, &why, &m.Body); err != nil {
-				return r, err
-			}
-			m.Sent, r.At = fromNanos(sent), fromNanos(buried)
-			return r, json.Unmarshal(why, &r.Burial)
-		}, string(name), last, limit)
-	})
-	return func(yield func(DeadLetter, error) bool) {
-		for r, err := range rows {
-			if !yield(r.DeadLetter, err) {
-				return
-			}
-		}
-	}
 }
 
 // Depth counts what a queue holds.

@@ -338,7 +338,7 @@ func (s *stepwise) chunkOf(m jobs.Message) jobs.Chunk {
 func (s *stepwise) buried() int {
 	s.t.Helper()
 	n := 0
-	for _, err := range s.local.Queue.Dead(s.t.Context(), jobs.QueueWork) {
+	for _, err := range s.local.Queue.Peek(s.t.Context(), jobs.QueueWork) {
 		s.must(err)
 		n++
 	}

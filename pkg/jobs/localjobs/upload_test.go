@@ -282,11 +282,11 @@ func TestObjectsThatAreNoInputsAreIgnoredOrBuried(t *testing.T) {
 	for name := range buried {
 		tell(name)
 	}
-	for d, err := range x.local.Queue.Dead(t.Context(), jobs.QueueIngest) {
+	for d, err := range x.local.Queue.Peek(t.Context(), jobs.QueueIngest) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		b, err := jobs.DecodeMessage(d.Message.Body)
+		b, err := jobs.DecodeMessage(d.Body)
 		if err != nil {
 			t.Fatal(err)
 		}
