@@ -89,12 +89,41 @@ and how many of these wait in the dead letters. Samples are lines of the input.`
 	}
 }
 
+func newErrors() *cobra.Command {
+	var f clientFlags
+	cmd := &cobra.Command{
+		Use: "errors", Short: "Group the errors of all jobs, as an operator, commonest first",
+		Long: `Groups the items of jobs of all tenants by their last error, as the last look at each job has it: of jobs that run, have ended
+within the hour, or have dead chunks. fanout job errors shows one job as it is now, with samples.
+
+` + apiHelp,
+		Example: `  fanout errors
+  fanout errors --json | jq -r 'select(.code == "upstream_error").samples[]'`,
+		Args: noArguments,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			c, err := f.client()
+			if err != nil {
+				return err
+			}
+			l, err := c.FleetErrors(cmd.Context())
+			if err != nil {
+				return err
+			}
+			return printAll(cmd, &f, l.Data, []string{"ITEMS", "JOBS", "CODE", "SUCH AS", "MESSAGE"}, func(t batchapi.FleetTrouble) []string {
+				return []string{strconv.FormatInt(t.Requests, 10), strconv.Itoa(t.Batches), t.Code, strings.Join(t.Samples, ", "), t.Message}
+			})
+		},
+	}
+	f.add(cmd)
+	return cmd
+}
+
 func newAudit() *cobra.Command {
 	var f clientFlags
 	var l listFlags
 	cmd := &cobra.Command{
 		Use: "audit", Short: "List what was done by hand, newest first, as an operator",
-		Long: "Lists who has done what, and when: keys, webhooks, pauses.\n\n" + apiHelp,
+		Long: "Lists who has done what, and when: keys, webhooks, pauses, redrives, purges.\n\n" + apiHelp,
 		Example: `  fanout audit
   fanout audit --all --json | jq 'select(.action == "key.revoke")'`,
 		Args: noArguments,
@@ -103,11 +132,11 @@ func newAudit() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			columns := []string{"AT", "BY", "ACTION", "TENANT", "OF", "WHY"}
+			columns := []string{"AT", "BY", "ACTION", "TENANT", "OF", "COUNT", "WHY"}
 			return list(cmd, &f, l, 500, func(q batchapi.ListQuery) (batchapi.List[batchapi.AuditRecord], error) {
 				return c.Audit(cmd.Context(), q)
 			}, columns, func(a batchapi.AuditRecord) []string {
-				return []string{at(&a.At), a.By, a.Action, or(a.Tenant), or(a.Of), or(a.Why)}
+				return []string{at(&a.At), a.By, a.Action, or(a.Tenant), or(a.Of), strconv.FormatInt(a.Count, 10), or(a.Why)}
 			})
 		},
 	}

@@ -120,7 +120,7 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	})
 	api := batchapi.Options{
 		MaxFileBytes: o.MaxFileBytes, Rate: o.Rate, Streams: true, Fresh: fresh, Ending: s.ending, Log: o.Log, Watch: s.metrics.Request,
-		Models: listModels(calls, name), Webhooks: &jobs.HookOptions{PlainHosts: o.HookPlain},
+		DeadLetters: s.local.Queue, Models: listModels(calls, name), Webhooks: &jobs.HookOptions{PlainHosts: o.HookPlain},
 	}
 	if s.open {
 		api.OpenTenant = Tenant

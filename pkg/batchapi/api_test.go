@@ -69,6 +69,7 @@ func newAPI(t *testing.T, opt Options) *api {
 	if opt.OpenTenant == "" && opt.OperatorKey == "" {
 		opt.OpenTenant = someTenant
 	}
+	opt.DeadLetters = local.Queue
 	var h *Handler
 	a.ports.Watch.JobSaved = func(j jobs.Job) { h.JobSaved(j) }
 	h = New(a.ports, opt)

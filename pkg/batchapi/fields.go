@@ -168,6 +168,45 @@ func (f *fields) integer(name string) int64 {
 	return n
 }
 
+// numberOr is one from least to most.
+func (f *fields) numberOr(name string, otherwise, least, most float64) float64 {
+	if !f.has(name) {
+		return otherwise
+	}
+	var n float64
+	if v := f.values[name]; v.Kind() != '0' || json.Unmarshal(v, &n) != nil {
+		f.wrong(wrongType(name, "a number", v))
+	} else if n < least || n > most {
+		f.wrong(invalid(name, "Invalid value for '%s': it must be from %g to %g.", name, least, most))
+	}
+	return n
+}
+
+// boolOr is true or false.
+func (f *fields) boolOr(name string, otherwise bool) bool {
+	if !f.has(name) {
+		return otherwise
+	}
+	v := f.values[name]
+	if v.Kind() != 't' && v.Kind() != 'f' {
+		f.wrong(wrongType(name, "a boolean", v))
+	}
+	return v.Kind() == 't'
+}
+
+// into reads a member that must be there into what has its form.
+func (f *fields) into(name string, to any) bool {
+	if !f.has(name) {
+		f.text(name) // says that it is missing
+		return false
+	}
+	if err := json.Unmarshal(f.values[name], to); err != nil {
+		f.wrong(invalid(name, "Invalid type for '%s': it has another form.", name))
+		return false
+	}
+	return true
+}
+
 // words is an array of strings.
 func (f *fields) words(name string, otherwise []string) []string {
 	if !f.has(name) {

@@ -40,6 +40,9 @@ type Options struct {
 	// Webhooks says what a webhook may be; nil = nobody sends what is put for them, and so none can be made.
 	Webhooks *jobs.HookOptions
 
+	// DeadLetters are those of the queues; nil = operators cannot reach them here.
+	DeadLetters jobs.DeadLetters
+
 	// Direct leads clients to objects past this server, which what is too large for it needs; nil = there is no other way.
 	Direct Direct
 	// Models lists the models that requests may name; nil = none are known.
@@ -62,11 +65,13 @@ type Direct interface {
 type Handler struct {
 	ports jobs.Ports
 	opt   Options
-	mux   *http.ServeMux
-	keys  *keyring
-	fresh fresh
-	dry   chan struct{} // holds a place for each dry run: they take CPU
-	waits chan struct{} // and for each who waits for a batch
+
+	inspector *jobs.Inspector
+	mux       *http.ServeMux
+	keys      *keyring
+	fresh     fresh
+	dry       chan struct{} // holds a place for each dry run: they take CPU
+	waits     chan struct{} // and for each who waits for a batch
 }
 
 // How many may do at once what holds on to something for long.
@@ -75,7 +80,7 @@ const (
 	maxWaits   = 1000
 )
 
-// New makes a Handler. The ports need no queues but those of ingest and aggregate, and that of notify where webhooks are sent.
+// New makes a Handler. The ports need the notify queue only where webhooks are sent.
 func New(p jobs.Ports, opt Options) *Handler {
 	opt.MaxFileBytes = cmp.Or(opt.MaxFileBytes, 50e9)
 	opt.Rate, opt.Burst = cmp.Or(opt.Rate, 500), cmp.Or(opt.Burst, 1000)
@@ -85,6 +90,7 @@ func New(p jobs.Ports, opt Options) *Handler {
 		opt.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{ports: p.WithDefaults(), opt: opt, mux: http.NewServeMux(), dry: make(chan struct{}, maxDryRuns), waits: make(chan struct{}, maxWaits)}
+	h.inspector = jobs.NewInspector(h.ports, opt.DeadLetters)
 	h.keys, h.fresh.life = newKeyring(h.ports, opt), opt.Fresh
 	for _, rt := range routes {
 		h.mux.Handle(rt.pattern, h.handle(rt))

@@ -42,7 +42,7 @@ func (h *Handler) pauseJob(w http.ResponseWriter, r *http.Request, c Caller) err
 	if j.Stopped() {
 		return refuse(http.StatusBadRequest, "batch_has_ended", "Cannot pause a batch with status '%s'.", wireStatus(&j))
 	}
-	if j, err = jobs.NewInspector(h.ports).Pause(r.Context(), j.ID, c.who(), why); err != nil {
+	if j, err = h.inspector.Pause(r.Context(), j.ID, c.who(), why); err != nil {
 		return err
 	}
 	return h.writeBatch(w, r, &j)
@@ -57,7 +57,7 @@ func (h *Handler) resumeJob(w http.ResponseWriter, r *http.Request, c Caller) er
 	if err != nil {
 		return err
 	}
-	if j, err = jobs.NewInspector(h.ports).Resume(r.Context(), j.ID, c.who()); err != nil {
+	if j, err = h.inspector.Resume(r.Context(), j.ID, c.who()); err != nil {
 		return err
 	}
 	return h.writeBatch(w, r, &j)
@@ -69,7 +69,7 @@ func (h *Handler) listTroubles(w http.ResponseWriter, r *http.Request, _ Caller)
 	if err != nil {
 		return err
 	}
-	all, err := jobs.NewInspector(h.ports).Troubles(r.Context(), j.ID)
+	all, err := h.inspector.Troubles(r.Context(), j.ID)
 	if err != nil {
 		return err
 	}

@@ -50,6 +50,18 @@ var routes = []route{
 	{"POST /fanout/v1/jobs/{id}/pause", ScopeOperate, bodyOfJSON, (*Handler).pauseJob},
 	{"POST /fanout/v1/jobs/{id}/resume", ScopeOperate, bodyOfJSON, (*Handler).resumeJob},
 	{"GET /fanout/v1/jobs/{id}/errors", ScopeOperate, 0, (*Handler).listTroubles},
+	{"GET /fanout/v1/errors", ScopeOperate, 0, (*Handler).listFleetTroubles},
+
+	{"GET /fanout/v1/dead-letters", ScopeOperate, 0, (*Handler).listDead},
+	{"GET /fanout/v1/dead-letters/{id}", ScopeOperate, 0, (*Handler).getDead},
+	{"POST /fanout/v1/dead-letters/redrive", ScopeOperate, bodyOfJSON, (*Handler).redrive},
+	{"POST /fanout/v1/dead-letters/follow", ScopeOperate, bodyOfJSON, (*Handler).follow},
+	{"POST /fanout/v1/dead-letters/purge", ScopeOperate, bodyOfJSON, (*Handler).purgeDead},
+	{"GET /fanout/v1/queues", ScopeOperate, 0, (*Handler).listQueues},
+	{"GET /fanout/v1/queues/{queue}/letters", ScopeOperate, 0, (*Handler).listLetters},
+	{"POST /fanout/v1/queues/{queue}/purge", ScopeOperate, bodyOfJSON, (*Handler).purgeLetters},
+	{"POST /fanout/v1/queues/{queue}/move", ScopeOperate, bodyOfJSON, (*Handler).moveLetters},
+	{"DELETE /fanout/v1/queues/{queue}/move", ScopeOperate, 0, (*Handler).stopMove},
 	{"GET /fanout/v1/audit", ScopeOperate, 0, (*Handler).listAudit},
 
 	{"POST /fanout/v1/hooks", ScopeOperate, bodyOfJSON, (*Handler).createHook},

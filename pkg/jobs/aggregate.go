@@ -222,6 +222,11 @@ func (a *Aggregate) fold(ctx context.Context, j *Job, s *Split) error {
 	if news {
 		s.Tries = s.Tries.done(StepCompact) // what was tried was another
 	}
+	if f.Totals.Dead > 0 && s.Totals.Dead == 0 {
+		if err := a.nameDeadJob(ctx, j); err != nil {
+			return err
+		}
+	}
 	s.Totals, s.Fold, s.Settled, s.Reopening, s.FoldedAt = f.Totals, f.Generation, f.Settled, f.Reopening, began
 	if err := a.Ledger.SaveSplit(ctx, s); err != nil {
 		return fmt.Errorf("save it: %w", err)

@@ -33,13 +33,10 @@ func (w *Worker) bury(ctx context.Context, d Message, c *Chunk) error {
 	return nudge(ctx, w.Ports, c.ID.Job, c.ID.Split)
 }
 
-// buryAgain sends redriven work of a job that takes nothing back to where it came from.
-func (w *Worker) buryAgain(ctx context.Context, d Message, c *Chunk, j *Job) error {
+// buryAgain sends redriven work that its job does not take back to where it came from.
+func (w *Worker) buryAgain(ctx context.Context, d Message, c *Chunk, no *refusedWork) error {
 	why := burialOf(c)
-	why.Code, why.Message = "job_"+string(j.Phase), fmt.Sprintf("job %s takes no work back: it is %s", j.ID, j.Phase)
-	if j.Stop != nil {
-		why.Code, why.Message = "job_"+string(j.Stop.As), fmt.Sprintf("job %s takes no work back: %s", j.ID, j.Stop.Reason)
-	}
+	why.Code, why.Message = no.code, no.why
 	return w.sendToDead(ctx, d, c, why)
 }
 

@@ -3,6 +3,8 @@ package jobs
 import (
 	"encoding/json"
 	"fmt"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -14,6 +16,23 @@ type ChunkID struct {
 }
 
 func (c ChunkID) String() string { return fmt.Sprintf("%s/%d/%d", c.Job, c.Split, c.Offset) }
+
+// Ref is the name as it stands in URLs. A job's id has no ".".
+func (c ChunkID) Ref() string { return fmt.Sprintf("%s.%d.%d", c.Job, c.Split, c.Offset) }
+
+// ParseChunkRef reads what Ref wrote; anything else is CodeInvalid.
+func ParseChunkRef(s string) (ChunkID, error) {
+	parts := strings.Split(s, ".")
+	if len(parts) == 3 && parts[0] != "" {
+		split, err := strconv.Atoi(parts[1])
+		offset, err2 := strconv.ParseInt(parts[2], 10, 64)
+		c := ChunkID{JobID(parts[0]), split, offset}
+		if err == nil && err2 == nil && split >= 0 && split < MaxJobSplits && offset >= 0 && c.Ref() == s {
+			return c, nil
+		}
+	}
+	return ChunkID{}, Errorf(CodeInvalid, "%.80q names no chunk: it is JOB.SPLIT.OFFSET", s)
+}
 
 // Chunk is what is known of a run of items inside one split. It is born by its first claim.
 //
@@ -49,6 +68,9 @@ type Chunk struct {
 	Burial int  `json:",omitempty"` // number of the last burial
 	Dead   bool `json:",omitempty"` // every open item is spent
 	Buried bool `json:",omitempty"` // the dead letters have it, with that number
+	Purged bool `json:",omitempty"` // somebody has cleared it out of the dead letters
+
+	DiedAt time.Time `json:",omitzero"` // when it was found dead last
 
 	Parts  []Part       `json:",omitempty"`
 	Totals Totals       // of Resolved

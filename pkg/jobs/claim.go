@@ -66,7 +66,7 @@ func (w *Worker) chunk(ctx context.Context, d Message, m *ChunkMessage, s *seat)
 		return nil
 	case err != nil:
 		return err
-	case !j.takesBack():
+	case !j.takesBack(w.Now()):
 		return w.turnAway(ctx, d, m)
 	case j.Pause != nil && !probes(j.Pause, m.ID()):
 		return w.park(ctx, d, m)
@@ -232,7 +232,7 @@ func (c *Chunk) blamed() Bits {
 
 // forgive opens a dead chunk: what was counted against its items is forgotten.
 func (c *Chunk) forgive() {
-	c.Dead, c.Buried = false, false
+	c.Dead, c.Buried, c.Purged, c.DiedAt = false, false, false, time.Time{}
 	c.Accused, c.Passed, c.Spent, c.Calls, c.Failures, c.Felled, c.InHand = nil, nil, nil, nil, nil, nil, nil
 	c.Crashes, c.Idle, c.NotBefore = 0, 0, time.Time{}
 	c.Errors = keepErrors(c.Errors, c.Failed)
@@ -241,45 +241,26 @@ func (c *Chunk) forgive() {
 // redrive names the chunk as reopening in its split and sets the job in progress, in that order, before the chunk is opened
 // and claimed: a redrive goes top down (rule 3). not ok: the job takes nothing back, and the message was buried again.
 func (w *Worker) redrive(ctx context.Context, d Message, c *Chunk) (ok bool, err error) {
-	err = untilSaved(func() error {
-		s, err := w.Ledger.Split(ctx, c.ID.Job, c.ID.Split)
-		if err != nil {
-			return err
-		}
-		named := map[int64]int{c.ID.Offset: c.Burial}
-		for offset, g := range s.Reopening {
-			if offset != c.ID.Offset {
-				named[offset] = g
-			}
-		}
-		s.Reopening, s.Settled = named, false
-		return w.Ledger.SaveSplit(ctx, &s)
-	})
-	if err != nil {
-		return false, fmt.Errorf("redrive chunk %s: name it in its split: %w", c.ID, err)
+	j, err := w.Ledger.Job(ctx, c.ID.Job)
+	var no *refusedWork
+	if err == nil {
+		no, err = w.refuses(ctx, &j, c)
 	}
-	var j Job
-	err = untilSaved(func() (err error) {
-		if j, err = w.Ledger.Job(ctx, c.ID.Job); err != nil || !j.takesBack() {
-			return err
-		}
-		j.reopen(w.Now())
-		return w.saveJob(ctx, &j)
-	})
+	if err == nil && no == nil {
+		no, err = w.reopening(ctx, c.ID.Job, c.ID.Split, c)
+	}
 	switch {
 	case err != nil:
-		return false, fmt.Errorf("redrive chunk %s: reopen its job: %w", c.ID, err)
-	case !j.takesBack():
-		return false, w.buryAgain(ctx, d, c, &j)
+		return false, fmt.Errorf("redrive chunk %s: %w", c.ID, err)
+	case no != nil:
+		return false, w.buryAgain(ctx, d, c, no)
 	default:
 		return true, nil
 	}
 }
 
-// takesBack tells whether redriven work of the job may run: it was not stopped, and has not ended but by completing.
-func (j *Job) takesBack() bool {
-	return j.Stop == nil && (!j.Phase.Ended() || j.Phase == PhaseCompleted)
-}
+// takesBack tells whether redriven work of the job may run.
+func (j *Job) takesBack(now time.Time) bool { return j.refusal(now) == nil }
 
 // reopen sets the job in progress, with a new window if its deadline has passed.
 func (j *Job) reopen(now time.Time) {
@@ -299,7 +280,8 @@ func (w *Worker) turnAway(ctx context.Context, d Message, m *ChunkMessage) error
 	if err != nil {
 		return err
 	}
-	if j.takesBack() {
+	no := j.refusal(w.Now())
+	if no == nil {
 		return w.giveBack(ctx, d)
 	}
 	c := newChunk(m)
@@ -310,7 +292,7 @@ func (w *Worker) turnAway(ctx context.Context, d Message, m *ChunkMessage) error
 	case standUnburied:
 		return w.bury(ctx, d, c)
 	case standRedriven:
-		return w.buryAgain(ctx, d, c, j)
+		return w.buryAgain(ctx, d, c, no)
 	default:
 		return nudge(ctx, w.Ports, m.Job, m.Split)
 	}

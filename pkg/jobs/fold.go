@@ -69,6 +69,7 @@ func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chu
 		}
 		if c.Dead && !c.Done() {
 			f.Totals.Dead++
+			f.Totals.DeadItems += int64(c.Open().Count())
 		}
 		if g, named := f.Reopening[c.ID.Offset]; named && !(c.Dead && c.Burial == g) {
 			delete(f.Reopening, c.ID.Offset) // it was opened

@@ -288,7 +288,7 @@ func TestFoldCountsDeadAndParkedChunksAndWhatWasScanned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := Totals{Items: 77, Dead: 1, Parked: 1, Errors: []ErrorCount{{"c", "m", 1}}}
+	want := Totals{Items: 77, Dead: 1, DeadItems: 9, Parked: 1, Errors: []ErrorCount{{"c", "m", 1}}}
 	if d := cmp.Diff(want, f.Totals); d != "" {
 		t.Errorf("totals (-want +got):\n%s", d)
 	}

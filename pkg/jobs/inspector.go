@@ -10,10 +10,13 @@ import (
 
 // Inspector is for who has to see why work stands still, and to set it going again. API and commands are its users. What it
 // changes, it notes (Audit).
-type Inspector struct{ ports Ports }
+type Inspector struct {
+	ports Ports
+	dead  DeadLetters
+}
 
 // NewInspector makes an Inspector.
-func NewInspector(p Ports) *Inspector { return &Inspector{p.WithDefaults()} }
+func NewInspector(p Ports, dead DeadLetters) *Inspector { return &Inspector{p.WithDefaults(), dead} }
 
 // Pause holds a job: within five seconds nothing of it is begun any more, and what is in flight is finished. Its window runs
 // on. One that is paused already stays so, for the reason that it had.
@@ -103,6 +106,65 @@ func (i *Inspector) Troubles(ctx context.Context, id JobID) ([]Trouble, error) {
 	}
 	slices.SortFunc(all, func(a, b Trouble) int {
 		return cmp.Or(cmp.Compare(b.Failed+b.Open, a.Failed+a.Open), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
+	})
+	return all, nil
+}
+
+// FleetTrouble is the errors of all jobs that are alike, of those that are open, have ended within the hour, or have dead
+// chunks.
+type FleetTrouble struct {
+	Code    string
+	Message string
+	Items   int64 // failed, or still failing
+	Jobs    int
+	Samples []JobID // some of these
+}
+
+// FleetTroubles groups the errors of all jobs as their last folds have them, commonest first. Each job tells its
+// MaxErrorGroups commonest kinds.
+func (i *Inspector) FleetTroubles(ctx context.Context) ([]FleetTrouble, error) {
+	of := map[[2]string]*FleetTrouble{}
+	seen := map[JobID]bool{}
+	count := func(j *Job) {
+		if seen[j.ID] {
+			return
+		}
+		seen[j.ID] = true
+		for _, e := range j.Totals.Errors {
+			t := of[[2]string{e.Code, e.Message}]
+			if t == nil {
+				t = &FleetTrouble{Code: e.Code, Message: e.Message}
+				of[[2]string{e.Code, e.Message}] = t
+			}
+			t.Items += e.Count
+			t.Jobs++
+			if len(t.Samples) < maxSamples {
+				t.Samples = append(t.Samples, j.ID)
+			}
+		}
+	}
+	for j, err := range i.ports.Ledger.Jobs(ctx, JobQuery{Open: true}) {
+		if err != nil {
+			return nil, fmt.Errorf("list the open jobs: %w", err)
+		}
+		count(&j)
+	}
+	for e, err := range i.ports.Registry.Entries(ctx, KindDead, deadOwner) {
+		if err != nil {
+			return nil, fmt.Errorf("list the jobs with dead chunks: %w", err)
+		}
+		if j, err := i.ports.Ledger.Job(ctx, JobID(e.ID)); err == nil {
+			count(&j)
+		} else if !errors.Is(err, ErrNotFound) {
+			return nil, fmt.Errorf("read job %s: %w", e.ID, err)
+		}
+	}
+	all := make([]FleetTrouble, 0, len(of))
+	for _, t := range of {
+		all = append(all, *t)
+	}
+	slices.SortFunc(all, func(a, b FleetTrouble) int {
+		return cmp.Or(cmp.Compare(b.Items, a.Items), cmp.Compare(a.Code, b.Code), cmp.Compare(a.Message, b.Message))
 	})
 	return all, nil
 }

@@ -102,6 +102,13 @@ type Job struct {
 	Metadata map[string]string `json:",omitempty"`
 }
 
+// RecordsKept is how long the records of a job outlive its deadline; those of a job without one are kept. Its objects are
+// kept for longer, its dead letters for less.
+const RecordsKept = 45 * 24 * time.Hour
+
+// sealedBefore the records of a job go, nothing of it is begun any more.
+const sealedBefore = 24 * time.Hour
+
 // Splits is how many splits the input has; at least one.
 func (j *Job) Splits() int {
 	if j.InputBytes == 0 {

@@ -86,14 +86,20 @@ func TestMoveNotesWhenEachPhaseWasEntered(t *testing.T) {
 }
 
 func TestOnlyOpenAndCompletedJobsTakeWorkBack(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for left, want := range map[time.Duration]bool{0: false, time.Hour: false, sealedBefore + time.Hour: true} {
+		if j := (Job{Phase: PhaseCompleted, Deadline: now.Add(left - RecordsKept)}); j.takesBack(now) != want {
+			t.Errorf("a job whose records are kept for %s more takes work back: %t", left, j.takesBack(now))
+		}
+	}
 	for phase, want := range map[Phase]bool{
 		PhaseValidating: true, PhaseInProgress: true, PhaseFinalizing: true, PhaseCompleted: true,
 		PhaseCancelled: false, PhaseExpired: false, PhaseFailed: false,
 	} {
-		if j := (Job{Phase: phase}); j.takesBack() != want {
-			t.Errorf("a job that is %s takes work back: %t", phase, j.takesBack())
+		if j := (Job{Phase: phase}); j.takesBack(now) != want {
+			t.Errorf("a job that is %s takes work back: %t", phase, j.takesBack(now))
 		}
-		if j := (Job{Phase: phase, Stop: &Stop{As: PhaseCancelled}}); j.takesBack() {
+		if j := (Job{Phase: phase, Stop: &Stop{As: PhaseCancelled}}); j.takesBack(now) {
 			t.Errorf("a stopped job that is %s takes work back", phase)
 		}
 	}

@@ -73,10 +73,11 @@ func (a *attempt) judge(r result) {
 // mostTail is how many open items are the tail of a job.
 const mostTail = 3
 
-// inTail tells whether so few items are open, as far as the last fold knows, that none may be left to be answered.
+// inTail tells whether so few items are open, as far as the last fold knows, that none may be left to be answered. Those that
+// wait in the dead letters are called by nobody.
 func (j *Job) inTail() bool {
 	t := j.Totals
-	return t.Answered > 0 && t.Items-t.Answered-t.Failed <= mostTail
+	return t.Answered > 0 && t.Items-t.Answered-t.Failed-t.DeadItems <= mostTail
 }
 
 // charge notes what a verdict counts against an item. It is saved with the next part, or at the end.

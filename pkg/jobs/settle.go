@@ -336,7 +336,7 @@ func (a *attempt) giveUp(c *Chunk, first time.Duration) fate {
 	c.Owner, c.Lease, c.Crashes = "", time.Time{}, 0
 	switch f {
 	case fateDead:
-		c.Dead, c.Buried = true, false
+		c.Dead, c.Buried, c.Purged, c.DiedAt = true, false, false, a.w.Now()
 		c.Burial++
 	case fateParked:
 		c.Waits = parkedByJob

@@ -345,7 +345,7 @@ func TestGivenUpClaimIsMarkedForItsFate(t *testing.T) {
 		want  func(c *Chunk)
 	}{
 		{name: "done", items: 'd', want: func(*Chunk) {}},
-		{name: "dead", items: 's', want: func(c *Chunk) { c.Dead, c.Burial = true, 3 }},
+		{name: "dead", items: 's', want: func(c *Chunk) { c.Dead, c.Burial, c.DiedAt = true, 3, put(0) }},
 		{name: "parked by its job", items: 'o', stop: stopPaused, want: func(c *Chunk) { c.Waits = parkedByJob }},
 		{name: "parked by a gate", items: 'o', stop: stopPaused, gate: GateID{"u", "m"}, want: func(c *Chunk) { c.Waits = "u/m" }},
 		{name: "refused, so its job is paused", items: 'o', stop: stopHeld, gate: GateID{"u", "m"}, want: func(c *Chunk) { c.Waits = parkedByJob }},

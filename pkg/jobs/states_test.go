@@ -39,12 +39,12 @@ var causes = []move{
 		"that nothing can be made of, which has failed when it is opened.", slices.Concat(stopping, []string{"Ingest.check", "Ingest.scan", "visitor.giveUp", "openFailed"})},
 	{PhaseInProgress, PhaseFinalizing, "settled, or stopped", "Every split is settled and compacted. Or it is cancelled, or its time is over, or it fails: its input was changed, " +
 		"a step keeps dying, or the check forbids it (one that expired before its check and was reopened).", slices.Concat([]string{"Aggregate.finalize"}, stopping, failing)},
-	{PhaseFinalizing, PhaseInProgress, "redriven", "The message of a dead chunk comes back from the dead letters.", []string{"Worker.redrive"}},
+	{PhaseFinalizing, PhaseInProgress, "redriven", "The message of a dead chunk comes back from the dead letters.", []string{"Ports.reopening"}},
 	{PhaseFinalizing, PhaseCompleted, "published", "Its files are there, and nothing has stopped it.", []string{"Aggregate.finalize"}},
 	{PhaseFinalizing, PhaseCancelled, "published", "Its files are there, or it was never checked; its stop says cancelled.", []string{"Aggregate.finalize"}},
 	{PhaseFinalizing, PhaseExpired, "published", "Its files are there, or it was never checked; its stop says expired.", []string{"Aggregate.finalize"}},
 	{PhaseFinalizing, PhaseFailed, "failed", "Its stop says failed: within the save that writes the stop, without files.", append([]string{"openFailed"}, failing...)},
-	{PhaseCompleted, PhaseInProgress, "redriven, or reopened", "The message of a dead chunk comes back from the dead letters. Or what was given up is asked for again.", []string{"Worker.redrive", "Reopen"}},
+	{PhaseCompleted, PhaseInProgress, "redriven, or reopened", "The message of a dead chunk comes back from the dead letters. Or what was given up is asked for again.", []string{"Ports.reopening", "Reopen"}},
 	{PhaseExpired, PhaseInProgress, "reopened", "What was given up, or had no time left, is asked for again.", []string{"Reopen"}},
 }
 

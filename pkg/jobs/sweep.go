@@ -90,7 +90,7 @@ func (a *Aggregate) close(ctx context.Context, j *Job) error {
 			return err
 		}
 		switch {
-		case !current && j.takesBack():
+		case !current && j.takesBack(a.Now()):
 			return a.resend(ctx, j) // perhaps a redrive was lost on its way
 		case !current:
 			return nudge(ctx, a.Ports, j.ID, WholeJob)

@@ -29,6 +29,7 @@ type Totals struct {
 	Seconds    float64      `json:",omitempty"` // spent in answered calls
 	LastAnswer time.Time    `json:",omitzero"`
 	Dead       int64        `json:",omitempty"` // chunks
+	DeadItems  int64        `json:",omitempty"` // open ones in these
 	Parked     int64        `json:",omitempty"` // chunks that wait for a pause to end
 	Errors     []ErrorCount `json:",omitempty"` // commonest first, at most MaxErrorGroups
 }
@@ -60,6 +61,7 @@ func (t Totals) Add(o Totals) Totals {
 		t.LastAnswer = o.LastAnswer
 	}
 	t.Dead += o.Dead
+	t.DeadItems += o.DeadItems
 	t.Parked += o.Parked
 	t.Errors = mergeErrors(t.Errors, o.Errors)
 	return t

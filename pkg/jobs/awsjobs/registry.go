@@ -238,7 +238,7 @@ func (s *Store) DropEntry(ctx context.Context, e jobs.Entry) error {
 	err := jobs.ErrConflict
 	if e.Revision != 0 && e.ID != "" {
 		i := keyOf(ownerKey(e.Kind, e.Owner), e.ID)
-		i[attrDropped], i[attrExpires] = number(1), number(seconds(s.now().Add(retention)))
+		i[attrDropped], i[attrExpires] = number(1), number(seconds(s.now().Add(jobs.RecordsKept)))
 		err = s.put(ctx, i, e.Revision, e.Revision+1)
 	}
 	if errors.Is(err, jobs.ErrConflict) {

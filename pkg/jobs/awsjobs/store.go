@@ -34,9 +34,6 @@ var (
 	_ jobs.Registry = (*Store)(nil)
 )
 
-// retention is how long records outlive the deadline of their job. A job without a deadline is kept.
-const retention = 45 * 24 * time.Hour
-
 // maxRemembered bounds the memory of a long-running process; what is forgotten is read again.
 const maxRemembered = 10_000
 
@@ -103,7 +100,7 @@ func (s *Store) SaveJob(ctx context.Context, j *jobs.Job) error {
 			i[attrOpen] = text(openJobs)
 		}
 		if !j.Deadline.IsZero() {
-			expires = seconds(j.Deadline.Add(retention))
+			expires = seconds(j.Deadline.Add(jobs.RecordsKept))
 		}
 		if err = s.save(ctx, i, body, &j.Revision, expires); err == nil {
 			s.remember(j.ID, expires)
@@ -294,7 +291,7 @@ func (s *Store) save(ctx context.Context, i item, body []byte, revision *int64, 
 }
 
 // expiryOf is when the records of a job expire; 0 = never. Whoever works on a job has read it here, so it is nearly always
-// known; else one read of the job finds it. Records of a job that is not there are kept for one retention.
+// known; else one read of the job finds it. Records of a job that is not there are kept for jobs.RecordsKept.
 func (s *Store) expiryOf(ctx context.Context, job jobs.JobID) (int64, error) {
 	s.mu.Lock()
 	expires, known := s.expires[job]
@@ -305,7 +302,7 @@ func (s *Store) expiryOf(ctx context.Context, job jobs.JobID) (int64, error) {
 	i, err := s.get(ctx, jobKey(job))
 	switch {
 	case errors.Is(err, jobs.ErrNotFound):
-		return seconds(s.now().Add(retention)), nil
+		return seconds(s.now().Add(jobs.RecordsKept)), nil
 	case err != nil:
 		return 0, err
 	}

@@ -15,7 +15,7 @@ func TestAJobThatIsHeldStopsWithinFiveSecondsAndGoesOnWhenLet(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		return nil
 	}, func(t *testing.T, s *stepwise) {
-		i := jobs.NewInspector(s.Ports)
+		i := jobs.NewInspector(s.Ports, s.local.Queue)
 		s.must(s.submit(40, chunksOf(20)))
 		s.worker = s.newWorker(s.Ports, 1)
 		s.dispatch()
@@ -90,7 +90,7 @@ func TestErrorsOfAJobAreGroupedWithSamples(t *testing.T) {
 	}, func(t *testing.T, s *stepwise) {
 		s.must(s.submit(40, smallSplits))
 		s.run(3 * time.Hour)
-		got, err := jobs.NewInspector(s.Ports).Troubles(t.Context(), theJob)
+		got, err := jobs.NewInspector(s.Ports, s.local.Queue).Troubles(t.Context(), theJob)
 		s.must(err)
 		want := []jobs.Trouble{
 			{Code: "context_length_exceeded", Message: "the request is too long", Status: 400, Failed: 4, Samples: []jobs.Sample{{Line: 4, CustomID: "c3"}, {Line: 14, CustomID: "c13"}, {Line: 24, CustomID: "c23"}}},

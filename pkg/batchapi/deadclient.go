@@ -1,0 +1,99 @@
+package batchapi
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+	"strconv"
+)
+
+// DeadQuery is which dead chunks are listed.
+type DeadQuery struct {
+	DeadSelection        // Max is not used
+	After         string // id of the last one of the page before
+	Limit         int
+}
+
+// DeadChunks lists dead chunks of all tenants.
+func (c *Client) DeadChunks(ctx context.Context, q DeadQuery) (l List[DeadChunk], err error) {
+	v := url.Values{}
+	for key, value := range map[string]string{"job": q.Job, "tenant": q.Tenant, "code": q.Code, "after": q.After} {
+		if value != "" {
+			v.Set(key, value)
+		}
+	}
+	for key, n := range map[string]int64{"older_than": q.OlderThan, "limit": int64(q.Limit)} {
+		if n > 0 {
+			v.Set(key, strconv.FormatInt(n, 10))
+		}
+	}
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/dead-letters?"+v.Encode(), nil, &l)
+	return l, err
+}
+
+// DeadChunk shows one with its requests.
+func (c *Client) DeadChunk(ctx context.Context, id string) (d DeadChunk, err error) {
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/dead-letters/"+url.PathEscape(id), nil, &d)
+	return d, err
+}
+
+// Redrive moves dead chunks back to work, or counts what would move. It goes on in another call where the answer has a Next.
+func (c *Client) Redrive(ctx context.Context, q RedriveRequest) (done Redriven, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/dead-letters/redrive", q, &done)
+	return done, err
+}
+
+// Follow tells what became of chunks that were redriven.
+func (c *Client) Follow(ctx context.Context, all []Followed) (s FollowedStates, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/dead-letters/follow", map[string]any{"chunks": all}, &s)
+	return s, err
+}
+
+// PurgeDead clears dead chunks out of the dead letters, or counts them.
+func (c *Client) PurgeDead(ctx context.Context, s DeadSelection, dryRun bool) (done Purged, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/dead-letters/purge", struct {
+		DeadSelection
+		DryRun bool `json:"dry_run"`
+	}{s, dryRun}, &done)
+	return done, err
+}
+
+// FleetErrors groups the errors of all batches, commonest first.
+func (c *Client) FleetErrors(ctx context.Context) (l List[FleetTrouble], err error) {
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/errors", nil, &l)
+	return l, err
+}
+
+// Queues tells what the queues hold.
+func (c *Client) Queues(ctx context.Context) (l List[QueueState], err error) {
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/queues", nil, &l)
+	return l, err
+}
+
+// Letters looks at the dead letters of a queue as they are.
+func (c *Client) Letters(ctx context.Context, queue string, limit int) (l List[DeadLetter], err error) {
+	err = c.do(ctx, http.MethodGet, c.queue(queue)+"/letters"+ListQuery{Limit: limit}.encode(), nil, &l)
+	return l, err
+}
+
+// PurgeLetters removes letters of a queue as they are, or counts them.
+func (c *Client) PurgeLetters(ctx context.Context, queue string, onlyStale, dryRun bool) (done Purged, err error) {
+	err = c.do(ctx, http.MethodPost, c.queue(queue)+"/purge", map[string]bool{"only_stale": onlyStale, "dry_run": dryRun}, &done)
+	return done, err
+}
+
+// MoveLetters begins to move all dead letters of a queue back into it.
+func (c *Client) MoveLetters(ctx context.Context, queue string, rate int) (s QueueState, err error) {
+	err = c.do(ctx, http.MethodPost, c.queue(queue)+"/move", map[string]int{"rate": rate}, &s)
+	return s, err
+}
+
+// StopMove ends the move that is under way.
+func (c *Client) StopMove(ctx context.Context, queue string) (s QueueState, err error) {
+	err = c.do(ctx, http.MethodDelete, c.queue(queue)+"/move", nil, &s)
+	return s, err
+}
+
+func (c *Client) queue(name string) string {
+	return c.root() + "/fanout/v1/queues/" + url.PathEscape(name)
+}

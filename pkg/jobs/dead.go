@@ -1,0 +1,419 @@
+package jobs
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"strings"
+	"time"
+)
+
+// KindDead entries name jobs that have had dead chunks: owner = deadOwner, id = the job. A job is named before its totals say
+// so, and stays named; what is in the dead letters its chunks say.
+const KindDead Kind = "dead"
+
+const deadOwner = "all"
+
+// nameDeadJob notes that the job has dead chunks.
+func (p *Ports) nameDeadJob(ctx context.Context, j *Job) error {
+	e := Entry{Kind: KindDead, Owner: deadOwner, ID: string(j.ID), Body: []byte("{}")}
+	if !j.Deadline.IsZero() {
+		e.Expires = laterOf(j.Deadline, p.Now()).Add(RecordsKept)
+	}
+	if err := p.Registry.SaveEntry(ctx, &e); err != nil && !errors.Is(err, ErrConflict) {
+		return fmt.Errorf("note that job %s has dead chunks: %w", j.ID, err)
+	}
+	return nil
+}
+
+// DeadQuery is which dead chunks are meant. The zero value means all.
+type DeadQuery struct {
+	Tenant string
+	Job    JobID
+	Code   string    // of the commonest last error
+	Before time.Time // dead since before then
+	From   ChunkID   // this one and what follows it, by job, split and offset; zero = from the first
+	Max    int       // at most so many; 0 = all
+}
+
+// String is for the audit log.
+func (q DeadQuery) String() string {
+	var all []string
+	if q.Code != "" {
+		all = append(all, "code "+q.Code)
+	}
+	if !q.Before.IsZero() {
+		all = append(all, "dead before "+q.Before.UTC().Format(time.RFC3339))
+	}
+	if q.Max > 0 {
+		all = append(all, fmt.Sprintf("at most %d", q.Max))
+	}
+	return strings.Join(all, ", ")
+}
+
+// DeadState is how a dead chunk stands.
+type DeadState string
+
+// How dead chunks stand.
+const (
+	DeadWaiting  DeadState = "waiting"    // for somebody to redrive it
+	DeadOnItsWay DeadState = "on_its_way" // it was redriven, and nobody has taken it up yet
+	DeadRefused  DeadState = "refused"    // its job would not take it back
+)
+
+// DeadChunk is a chunk in the dead letters, as the ledger has it.
+type DeadChunk struct {
+	ID       ChunkID
+	Tenant   string
+	Line     int64 // of its first line, from 1
+	Lines    int
+	Items    int    // open ones
+	Code     string // of the commonest last error of these
+	Message  string
+	Attempts int
+	Burial   int
+	At       time.Time // when it was found dead; zero = not known
+	State    DeadState
+	Refused  string // code of the reason
+	Why      string // the reason, a sentence
+
+	chunk   Chunk
+	message *ChunkMessage
+}
+
+// Dead yields the dead chunks that a query means, by job, split and offset. A chunk that was buried a moment ago may still be
+// missed, unless its job is named.
+func (i *Inspector) Dead(ctx context.Context, q DeadQuery) iter.Seq2[DeadChunk, error] {
+	return func(yield func(DeadChunk, error) bool) {
+		w := deadWalk{i: i, q: q, yield: yield}
+		if err := w.jobs(ctx); err != nil && !errors.Is(err, errEnough) {
+			yield(DeadChunk{}, fmt.Errorf("list dead chunks: %w", err))
+		}
+	}
+}
+
+// deadWalk walks jobs, splits and chunks.
+type deadWalk struct {
+	i     *Inspector
+	q     DeadQuery
+	yield func(DeadChunk, error) bool
+	n     int
+}
+
+var errEnough = errors.New("enough")
+
+func (w *deadWalk) jobs(ctx context.Context) error {
+	if w.q.Job != "" {
+		return w.job(ctx, w.q.Job)
+	}
+	for e, err := range w.i.ports.Registry.Entries(ctx, KindDead, deadOwner) {
+		if err != nil {
+			return err
+		}
+		if JobID(e.ID) < w.q.From.Job {
+			continue
+		}
+		if err := w.job(ctx, JobID(e.ID)); err != nil && !(errors.Is(err, ErrNotFound)) { // one that is gone has no chunks
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *deadWalk) job(ctx context.Context, id JobID) error {
+	p := &w.i.ports
+	j, err := p.Ledger.Job(ctx, id)
+	if err != nil {
+		return fmt.Errorf("read job %s: %w", id, err)
+	}
+	if w.q.Tenant != "" && j.Tenant != w.q.Tenant {
+		return nil
+	}
+	for s, err := range p.Ledger.Splits(ctx, id) {
+		if err != nil {
+			return fmt.Errorf("read the splits of job %s: %w", id, err)
+		}
+		if s.Scanned == nil || s.Settled && s.Totals.Dead == 0 || id == w.q.From.Job && s.N < w.q.From.Split {
+			continue
+		}
+		if err := w.split(ctx, &j, &s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (w *deadWalk) split(ctx context.Context, j *Job, s *Split) error {
+	p := &w.i.ports
+	var after OffsetRange
+	if j.ID == w.q.From.Job && s.N == w.q.From.Split {
+		after.From = w.q.From.Offset
+	}
+	var messages map[int64]*ChunkMessage
+	for c, err := range p.Ledger.Chunks(ctx, j.ID, s.N, after) {
+		if err != nil {
+			return fmt.Errorf("read the chunks of job %s: %w", j.ID, err)
+		}
+		if !c.Dead || !c.Buried || c.Done() || c.Purged {
+			continue
+		}
+		d := deadChunk(j, &c)
+		if w.q.Code != "" && d.Code != w.q.Code || !w.q.Before.IsZero() && !d.At.Before(w.q.Before) {
+			continue
+		}
+		if messages == nil {
+			if messages, err = p.messagesOf(ctx, j, s); err != nil {
+				return fmt.Errorf("split %d of job %s: %w", s.N, j.ID, err)
+			}
+		}
+		if d.message = messages[c.ID.Offset]; d.message == nil {
+			return Errorf(CodeInternal, "the scan of job %s knows no chunk %s", j.ID, c.ID)
+		}
+		d.Line = d.message.Line
+		if err := w.stand(ctx, j, s, &d); err != nil {
+			return err
+		}
+		if !w.yield(d, nil) {
+			return errEnough
+		}
+		if w.n++; w.n == w.q.Max && w.q.Max > 0 {
+			return errEnough
+		}
+	}
+	return nil
+}
+
+// stand says how a dead chunk stands.
+func (w *deadWalk) stand(ctx context.Context, j *Job, s *Split, d *DeadChunk) error {
+	d.State = DeadWaiting
+	no, err := w.i.ports.refuses(ctx, j, &d.chunk)
+	switch {
+	case err != nil:
+		return err
+	case no != nil:
+		d.State, d.Refused, d.Why = DeadRefused, no.code, no.why
+	case s.reopens(&d.chunk):
+		d.State = DeadOnItsWay
+	}
+	return nil
+}
+
+func deadChunk(j *Job, c *Chunk) DeadChunk {
+	why := burialOf(c)
+	return DeadChunk{
+		ID: c.ID, Tenant: j.Tenant, Lines: c.Lines, Items: c.Open().Count(), Code: why.Code, Message: why.Message,
+		Attempts: c.Attempt, Burial: c.Burial, At: c.DiedAt, chunk: *c,
+	}
+}
+
+// DeadItem is an item that waits in the dead letters.
+type DeadItem struct {
+	Line          int64 // of the input, from 1
+	CustomID      string
+	Code, Message string // its last error
+	Status        int    // of HTTP; 0 = there was no answer
+	Calls         int    // that were counted against it
+	Crashes       int    // of its process, while it was in hand
+}
+
+// DeadChunk finds one dead chunk, with its items. ErrNotFound if it is not in the dead letters.
+func (i *Inspector) DeadChunk(ctx context.Context, id ChunkID) (DeadChunk, []DeadItem, error) {
+	for d, err := range i.Dead(ctx, DeadQuery{Job: id.Job, From: id, Max: 1}) {
+		if err != nil {
+			return d, nil, err
+		}
+		if d.ID != id {
+			break
+		}
+		items, err := i.deadItems(ctx, &d)
+		return d, items, err
+	}
+	return DeadChunk{}, nil, fmt.Errorf("find dead chunk %s: %w", id, ErrNotFound)
+}
+
+// deadItems reads which they are. Where the input is gone they have no ids.
+func (i *Inspector) deadItems(ctx context.Context, d *DeadChunk) ([]DeadItem, error) {
+	j, err := i.ports.Ledger.Job(ctx, d.ID.Job)
+	if err != nil {
+		return nil, fmt.Errorf("read job %s: %w", d.ID.Job, err)
+	}
+	data, err := readChunkBytes(ctx, i.ports.Files, &j, d.message)
+	if err != nil && !errors.Is(err, ErrNotFound) && !errors.Is(err, ErrChanged) {
+		return nil, err
+	}
+	ids := map[int]string{}
+	if err == nil {
+		parser := newLineParser(j.Endpoint, j.Cut.LineBytes)
+		for ordinal, l := range splitLines(data, d.message.Offset, d.message.Lines) {
+			parsed, _ := parser.parse(l.content)
+			ids[ordinal] = string(parsed.id)
+		}
+	}
+	var items []DeadItem
+	for ordinal := range d.chunk.Open().Ordinals {
+		item := DeadItem{Line: d.Line + int64(ordinal), CustomID: ids[ordinal], Calls: d.chunk.Calls[ordinal], Crashes: d.chunk.Felled[ordinal].Times}
+		for _, g := range d.chunk.Errors {
+			if g.Items.Has(ordinal) {
+				item.Code, item.Message, item.Status = g.Code, g.Message, g.Status
+			}
+		}
+		items = append(items, item)
+	}
+	return items, nil
+}
+
+// Purge clears dead chunks out of the dead letters: nobody lists or redrives them any more, and their items stay failed. With
+// dryRun they are only counted.
+func (i *Inspector) Purge(ctx context.Context, q DeadQuery, by string, dryRun bool) (n int64, err error) {
+	gone := map[ChunkID]int{}
+	for d, err := range i.Dead(ctx, q) {
+		if err != nil {
+			return n, fmt.Errorf("purge: %w", err)
+		}
+		if d.State == DeadOnItsWay {
+			continue
+		}
+		if !dryRun {
+			c := d.chunk
+			c.Purged = true
+			if err := i.ports.Ledger.SaveChunk(ctx, &c); errors.Is(err, ErrConflict) {
+				continue // somebody redrives it
+			} else if err != nil {
+				return n, fmt.Errorf("purge chunk %s: %w", d.ID, err)
+			}
+			gone[d.ID] = d.Burial
+		}
+		n++
+	}
+	if dryRun || n == 0 {
+		return n, nil
+	}
+	_, err = i.discard(ctx, QueueWork, func(l *Letter) bool {
+		b, err := DecodeMessage(l.Body)
+		if err != nil || b.Chunk == nil {
+			return false
+		}
+		burial, purged := gone[b.Chunk.ID()]
+		return purged && b.Chunk.Burial <= burial
+	})
+	what := AuditRecord{By: by, What: "dlq.purge", Tenant: q.Tenant, Of: string(q.Job), Count: n, Why: q.String()}
+	if err = errors.Join(err, Audit(ctx, i.ports, what)); err != nil {
+		return n, fmt.Errorf("purge: %w", err)
+	}
+	return n, nil
+}
+
+// LetterStanding is what the ledger says to a letter.
+type LetterStanding string
+
+// What the ledger says to a letter.
+const (
+	LetterDead       LetterStanding = "dead"       // a dead chunk, which it would redrive
+	LetterStale      LetterStanding = "stale"      // it would do nothing: its chunk is not dead, or was buried again since
+	LetterUnreadable LetterStanding = "unreadable" // no message of fanout
+	LetterOther      LetterStanding = "other"      // a message that the queue itself gave up: nobody could take it
+)
+
+// Letters looks at up to limit letters of a queue as they are, with what the ledger says to each.
+func (i *Inspector) Letters(ctx context.Context, q QueueName, limit int) ([]Letter, []LetterStanding, error) {
+	var all []Letter
+	var standings []LetterStanding
+	for l, err := range i.dead.Peek(ctx, q) {
+		if err != nil {
+			return nil, nil, err
+		}
+		all = append(all, l)
+		if len(all) == limit {
+			break
+		}
+	}
+	for n := range all {
+		s, err := i.letterStanding(ctx, &all[n])
+		if err != nil {
+			return nil, nil, fmt.Errorf("list dead letters of queue %s: %w", q, err)
+		}
+		standings = append(standings, s)
+	}
+	return all, standings, nil
+}
+
+func (i *Inspector) letterStanding(ctx context.Context, l *Letter) (LetterStanding, error) {
+	b, err := DecodeMessage(l.Body)
+	switch {
+	case err != nil && !errors.Is(err, ErrNewer):
+		return LetterUnreadable, nil
+	case err != nil || b.Chunk == nil:
+		return LetterOther, nil
+	}
+	id := b.Chunk.ID()
+	for c, err := range i.ports.Ledger.Chunks(ctx, id.Job, id.Split, At(id.Offset)) {
+		switch {
+		case err != nil:
+			return "", err
+		case c.Dead && b.Chunk.Burial == c.Burial:
+			return LetterDead, nil
+		case !c.Dead && !c.Done() && l.Burial.Number == 0:
+			return LetterOther, nil // it was never judged
+		}
+		return LetterStale, nil
+	}
+	return LetterOther, nil
+}
+
+// PurgeLetters removes the letters of a queue as they are: all of them, or those that would do nothing. With dryRun they are
+// only counted.
+func (i *Inspector) PurgeLetters(ctx context.Context, q QueueName, onlyStale bool, by string, dryRun bool) (n int64, err error) {
+	var failed error
+	seen := int64(0)
+	n, err = i.discard(ctx, q, func(l *Letter) bool {
+		goes := !onlyStale
+		if onlyStale && failed == nil {
+			var s LetterStanding
+			s, failed = i.letterStanding(ctx, l)
+			goes = failed == nil && s == LetterStale
+		}
+		if goes {
+			seen++
+		}
+		return goes && !dryRun
+	})
+	if dryRun {
+		n = seen
+	}
+	err = cmp.Or(err, failed)
+	if n > 0 && !dryRun {
+		err = errors.Join(err, Audit(ctx, i.ports, AuditRecord{By: by, What: "dlq.purge", Of: string(q), Count: n}))
+	}
+	if err != nil {
+		return n, fmt.Errorf("purge the dead letters of queue %s: %w", q, err)
+	}
+	return n, nil
+}
+
+// Move begins to move all dead letters of a queue back into it, as they are: at the transport's own pace, or at most so many
+// a second. What its job does not take back comes back here, with the reason.
+func (i *Inspector) Move(ctx context.Context, q QueueName, perSecond int, by string) error {
+	d, err := i.ports.Queue.Depth(ctx, q)
+	if err == nil {
+		err = i.dead.Move(ctx, q, perSecond)
+	}
+	if err != nil {
+		return err
+	}
+	return Audit(ctx, i.ports, AuditRecord{By: by, What: "dlq.move", Of: string(q), Count: d.Dead})
+}
+
+// Moves tells of the last moves of a queue, newest first.
+func (i *Inspector) Moves(ctx context.Context, q QueueName) ([]Move, error) {
+	return i.dead.Moves(ctx, q)
+}
+
+// StopMove ends a move.
+func (i *Inspector) StopMove(ctx context.Context, q QueueName, by string) error {
+	if err := i.dead.StopMove(ctx, q); err != nil {
+		return err
+	}
+	return Audit(ctx, i.ports, AuditRecord{By: by, What: "dlq.move_stop", Of: string(q)})
+}

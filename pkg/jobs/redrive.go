@@ -1,0 +1,333 @@
+package jobs
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+)
+
+// A redrive goes top down (rule 3): a dead chunk is named in its split as reopening, with its burial number; its job is set in
+// progress; and only then the chunk is opened and claimed. The worker does so with whatever brings it the message of a dead
+// chunk, and who sends such messages from the ledger does the first two before.
+
+// refusedWork is why a job does not take work back.
+type refusedWork struct{ code, why string }
+
+// refusal tells why redriven work of the job must not run, or nil: it was stopped, it has ended but by completing, or its
+// records are about to go.
+func (j *Job) refusal(now time.Time) *refusedWork {
+	switch {
+	case j.Stop != nil:
+		return &refusedWork{"job_" + string(j.Stop.As), fmt.Sprintf("job %s takes no work back: %s", j.ID, j.Stop.Reason)}
+	case j.Phase.Ended() && j.Phase != PhaseCompleted:
+		return &refusedWork{"job_" + string(j.Phase), fmt.Sprintf("job %s takes no work back: it is %s", j.ID, j.Phase)}
+	case !j.Deadline.IsZero() && now.Add(sealedBefore).After(j.Deadline.Add(RecordsKept)):
+		return &refusedWork{"job_sealed", fmt.Sprintf("job %s takes no work back: its records are kept until %s only", j.ID, j.Deadline.Add(RecordsKept).UTC().Format(time.RFC3339))}
+	default:
+		return nil
+	}
+}
+
+// refuses tells why a dead chunk must not be redriven, or nil.
+func (p *Ports) refuses(ctx context.Context, j *Job, c *Chunk) (*refusedWork, error) {
+	if no := j.refusal(p.Now()); no != nil {
+		return no, nil
+	}
+	return nil, nil
+}
+
+// reopening names chunks of a split as reopening and sets their job in progress, in that order. A job that was stopped
+// meanwhile refuses them.
+func (p *Ports) reopening(ctx context.Context, id JobID, split int, chunks ...*Chunk) (*refusedWork, error) {
+	err := untilSaved(func() error {
+		s, err := p.Ledger.Split(ctx, id, split)
+		if err != nil {
+			return err
+		}
+		named := maps.Clone(s.Reopening)
+		if named == nil {
+			named = map[int64]int{}
+		}
+		for _, c := range chunks {
+			named[c.ID.Offset] = c.Burial
+		}
+		s.Reopening, s.Settled = named, false
+		return p.Ledger.SaveSplit(ctx, &s)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("name %d chunks in split %d: %w", len(chunks), split, err)
+	}
+	var no *refusedWork
+	err = untilSaved(func() error {
+		j, err := p.Ledger.Job(ctx, id)
+		if err != nil {
+			return err
+		}
+		if no = j.refusal(p.Now()); no != nil {
+			return nil
+		}
+		j.reopen(p.Now())
+		return p.saveJob(ctx, &j)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reopen its job: %w", err)
+	}
+	return no, nil
+}
+
+// RedriveQuery is which dead chunks are redriven, and how.
+type RedriveQuery struct {
+	DeadQuery
+	Rate   float64   // chunks a second; 0 = as fast as it goes
+	DryRun bool      // nothing is moved, only counted
+	Until  time.Time // it ends then, and tells where to go on; zero = when all is done
+}
+
+// Redriven is what a redrive has moved, or would move.
+type Redriven struct {
+	Chunks   int64
+	Items    int64 // open ones in these chunks
+	Jobs     int
+	Refused  map[string]int64 // chunks that were left, by the code of the reason
+	Cleared  int64            // copies taken out of the dead letters; those that are left do nothing
+	Followed []Followed       // what was moved, to follow; at most mostFollowed
+	Next     ChunkID          // where to go on, if More
+	More     bool
+}
+
+// Followed is a chunk that was redriven, as it was before.
+type Followed struct {
+	ID     ChunkID
+	Burial int
+	Failed int    // items that had failed for good
+	Code   string // of the error that it was dead with
+}
+
+const (
+	mostFollowed = 1000
+	redriveRound = 100              // chunks of one split that are moved together
+	clearFor     = 15 * time.Second // how long dead letters are gone through for copies
+)
+
+// Redrive moves dead chunks back to work: it sends their messages from the ledger, with their burial number, and then clears
+// their copies out of the dead letters. What was moved is on its way at once: a second call does not count it again.
+func (i *Inspector) Redrive(ctx context.Context, q RedriveQuery, by string) (Redriven, error) {
+	r := redrive{i: i, q: q, done: Redriven{Refused: map[string]int64{}}, jobs: map[JobID]string{}, sent: map[ChunkID]int{}, began: i.ports.Now()}
+	err := r.run(ctx)
+	if !q.DryRun && r.done.Chunks > 0 {
+		r.clear(ctx)
+		what := AuditRecord{By: by, What: "dlq.redrive", Tenant: q.Tenant, Of: string(q.Job), Count: r.done.Chunks, Why: q.String()}
+		err = errors.Join(err, Audit(ctx, i.ports, what))
+	}
+	r.done.Jobs = len(r.jobs)
+	if err != nil {
+		return r.done, fmt.Errorf("redrive: %w", err)
+	}
+	return r.done, nil
+}
+
+// redrive is one call of Redrive.
+type redrive struct {
+	i     *Inspector
+	q     RedriveQuery
+	done  Redriven
+	jobs  map[JobID]string // of chunks that were moved: their tenants
+	sent  map[ChunkID]int  // burial numbers
+	began time.Time
+	round []DeadChunk // of one split
+}
+
+func (r *redrive) run(ctx context.Context) error {
+	for d, err := range r.i.Dead(ctx, r.q.DeadQuery) {
+		if err != nil {
+			return err
+		}
+		switch {
+		case d.State == DeadOnItsWay:
+			continue
+		case d.State == DeadRefused:
+			r.done.Refused[d.Refused]++
+			continue
+		}
+		if n := len(r.round); n > 0 && (n == r.roundSize() || r.round[0].ID.Job != d.ID.Job || r.round[0].ID.Split != d.ID.Split) {
+			if err := r.move(ctx); err != nil {
+				return err
+			}
+		}
+		if r.over() {
+			r.done.More, r.done.Next = true, d.ID
+			break
+		}
+		r.round = append(r.round, d)
+		if r.q.Max > 0 && int(r.done.Chunks)+len(r.round) >= r.q.Max {
+			return r.move(ctx)
+		}
+	}
+	return r.move(ctx)
+}
+
+// over tells whether the next chunk comes too late for this call.
+func (r *redrive) over() bool {
+	next := laterOf(r.i.ports.Now(), r.due(len(r.round)))
+	return !r.q.Until.IsZero() && !r.q.DryRun && !next.Before(r.q.Until)
+}
+
+// due is when the next chunk can be moved at the rate, if so many go before it.
+func (r *redrive) due(before int) time.Time {
+	if r.q.Rate <= 0 {
+		return r.began
+	}
+	return r.began.Add(time.Duration(float64(r.done.Chunks+int64(before)) / r.q.Rate * float64(time.Second)))
+}
+
+func (r *redrive) roundSize() int {
+	if r.q.Rate > 0 {
+		return max(1, min(redriveRound, int(r.q.Rate)))
+	}
+	return redriveRound
+}
+
+// move moves a round, at its time.
+func (r *redrive) move(ctx context.Context) error {
+	round := r.round
+	r.round = nil
+	if len(round) == 0 {
+		return nil
+	}
+	if !r.q.DryRun {
+		if err := r.await(ctx); err != nil {
+			return err
+		}
+		chunks := make([]*Chunk, len(round))
+		bodies := make([][]byte, len(round))
+		for n := range round {
+			chunks[n] = &round[n].chunk
+			m := *round[n].message
+			m.Burial = round[n].Burial
+			bodies[n] = encodeMessage(m)
+		}
+		no, err := r.i.ports.reopening(ctx, round[0].ID.Job, round[0].ID.Split, chunks...)
+		if err != nil {
+			return fmt.Errorf("job %s: %w", round[0].ID.Job, err)
+		}
+		if no != nil {
+			r.done.Refused[no.code] += int64(len(round))
+			return nil
+		}
+		if err := send(ctx, r.i.ports.Queue, QueueWork, bodies...); err != nil {
+			return fmt.Errorf("job %s: %w", round[0].ID.Job, err) // the sweep sends them: they are named
+		}
+	}
+	for _, d := range round {
+		r.done.Chunks++
+		r.done.Items += int64(d.Items)
+		r.jobs[d.ID.Job] = d.Tenant
+		r.sent[d.ID] = d.Burial
+		if len(r.done.Followed) < mostFollowed {
+			r.done.Followed = append(r.done.Followed, Followed{d.ID, d.Burial, d.chunk.Failed.Count(), d.Code})
+		}
+	}
+	return nil
+}
+
+// await waits until it is time for the next chunks.
+func (r *redrive) await(ctx context.Context) error {
+	timer := time.NewTimer(r.due(0).Sub(r.i.ports.Now()))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// clear takes the copies of what was sent out of the dead letters. What it does not get at stays there as a letter that says
+// nothing to anybody.
+func (r *redrive) clear(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearFor)
+	defer cancel()
+	n, err := r.i.discard(ctx, QueueWork, func(l *Letter) bool {
+		b, err := DecodeMessage(l.Body)
+		if err != nil || b.Chunk == nil {
+			return false
+		}
+		burial, sent := r.sent[b.Chunk.ID()]
+		return sent && b.Chunk.Burial <= burial
+	})
+	r.done.Cleared = n
+	if err != nil {
+		r.i.ports.Log.WarnContext(ctx, "clear redriven chunks out of the dead letters", "error", err)
+	}
+}
+
+// discard removes the letters of a queue that goes picks.
+func (i *Inspector) discard(ctx context.Context, q QueueName, goes func(*Letter) bool) (n int64, err error) {
+	var going []Letter
+	flush := func() error {
+		err := i.dead.Discard(ctx, q, going...)
+		if err == nil {
+			n += int64(len(going))
+		}
+		going = nil
+		return err
+	}
+	for l, err := range i.dead.Peek(ctx, q) {
+		if err != nil {
+			return n, errors.Join(err, flush())
+		}
+		if goes(&l) {
+			going = append(going, l)
+		}
+		if len(going) == redriveRound {
+			if err := flush(); err != nil {
+				return n, err
+			}
+		}
+	}
+	return n, flush()
+}
+
+// FollowState is what became of a chunk that was redriven.
+type FollowState string
+
+// What became of it.
+const (
+	FollowPending  FollowState = "pending"  // it is not settled yet
+	FollowAnswered FollowState = "answered" // every item that was open has its answer
+	FollowFailed   FollowState = "failed"   // it is dead again, or an item of it has failed, or fails with the same error
+)
+
+// Follow tells what became of chunks that were redriven, in their order.
+func (i *Inspector) Follow(ctx context.Context, all []Followed) ([]FollowState, error) {
+	states := make([]FollowState, len(all))
+	for n, f := range all {
+		states[n] = FollowPending
+		for c, err := range i.ports.Ledger.Chunks(ctx, f.ID.Job, f.ID.Split, At(f.ID.Offset)) {
+			if err != nil {
+				return nil, fmt.Errorf("follow chunk %s: %w", f.ID, err)
+			}
+			switch {
+			case c.Dead && c.Burial > f.Burial, c.Failed.Count() > f.Failed, !c.Dead && c.fails(f.Code):
+				states[n] = FollowFailed
+			case c.Done():
+				states[n] = FollowAnswered
+			}
+		}
+	}
+	return states, nil
+}
+
+// fails tells whether an open item has failed with such an error, since the chunk was opened.
+func (c *Chunk) fails(code string) bool {
+	return slices.ContainsFunc(c.Errors, func(g ErrorGroup) bool { return g.Code == code && !g.Items.And(c.Open()).Empty() })
+}
+
+// reopens tells whether a redrive of the chunk is on its way.
+func (s *Split) reopens(c *Chunk) bool {
+	g, named := s.Reopening[c.ID.Offset]
+	return named && c.Dead && g == c.Burial
+}
