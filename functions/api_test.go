@@ -43,6 +43,9 @@ func (s *stage) frontDoor(t *testing.T, streams bool) (url string, f *lambdatest
 		env[variable] = s.via("api", service, env[variable])
 	}
 	env["FANOUT_OPERATOR_KEY_SHA256"], env["FANOUT_MODELS"] = hex.EncodeToString(sum[:]), "small,large"
+	for _, name := range []string{"ingest", "work", "aggregate", "notify"} {
+		env["FANOUT_"+strings.ToUpper(name)+"_DEAD_LETTERS"] = s.queues[name+"-dead"]
+	}
 	if s.notify != nil {
 		env["FANOUT_NOTIFY_QUEUE"] = s.queues["notify"]
 	}

@@ -38,7 +38,8 @@ type plan struct {
 	timeout  time.Duration // of an invocation; 0 = timeout
 	// via is where a function finds a service; nil = at its endpoint.
 	via      func(function, service, endpoint string) string
-	webhooks bool // there is a notify function
+	webhooks bool            // there is a notify function
+	sqs      awstest.SQSKind // "" = Fauxqs
 }
 
 // notifyTimeout is more than a receiver may take.
@@ -82,7 +83,7 @@ func newStage(t *testing.T, p plan) *stage {
 		p.via = func(function, service, endpoint string) string { return watched(t, function, service, endpoint) }
 	}
 	db := awstest.DynamoDB(t)
-	s := &stage{sqs: awstest.SQS(t, awstest.Fauxqs), s3: awstest.S3(t)}
+	s := &stage{sqs: awstest.SQS(t, cmp.Or(p.sqs, awstest.Fauxqs)), s3: awstest.S3(t)}
 	s.queues, s.bucket = awstest.Queues(t, s.sqs), awstest.Bucket(t, s.s3)
 	table := awstest.Table(t, db, awsjobs.TableInput)
 	s.store, s.files = awsjobs.NewStore(db, table), awsjobs.NewFiles(s.s3, s.bucket)

@@ -46,9 +46,14 @@ func actionsOf(service string, r *http.Request, body []byte) []string {
 		return []string{"table " + target(r)}
 	case "sqs":
 		var queue struct {
-			URL string `json:"QueueUrl"`
+			URL  string `json:"QueueUrl"`
+			From string `json:"SourceArn"`      // of a move, which needs to send …
+			To   string `json:"DestinationArn"` // … here
 		}
 		_ = json.Unmarshal(body, &queue) // our clients speak JSON
+		if queue.From != "" {
+			queue.URL = strings.ReplaceAll(queue.From, ":", "/")
+		}
 		name := queue.URL[strings.LastIndexByte(queue.URL, '/')+1:]
 		_, name, _ = strings.Cut(strings.TrimPrefix(name, "fanout-test-"), "-") // after what tells tests apart
 		return []string{name + " " + strings.TrimSuffix(target(r), "Batch")}

@@ -27,7 +27,9 @@ const (
 const maxStreamed = 50_000_000
 
 func start(ctx context.Context, c config.API) (any, error) {
-	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{Notify: c.NotifyQueue}, 0)
+	ports, err := cloud.Open(ctx, c.Cloud, awsjobs.QueueURLs{
+		Notify: c.NotifyQueue, IngestDead: c.IngestDead, WorkDead: c.WorkDead, AggregateDead: c.AggregateDead, NotifyDead: c.NotifyDead,
+	}, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -35,7 +37,7 @@ func start(ctx context.Context, c config.API) (any, error) {
 	opt := batchapi.Options{
 		OperatorKey: c.OperatorKey, OperatorTenant: c.OperatorTenant, MaxFileBytes: c.MaxFileBytes,
 		PollEvery: pollEvery, MaxWait: maxWait, DryRunFor: maxWait, MaxInline: frontdoor.MaxBuffered,
-		Direct: ports.Direct, Models: batchapi.FixedModels(c.Models), Log: door.Ports.Log, Watch: door.Request,
+		DeadLetters: ports.Queue, Direct: ports.Direct, Models: batchapi.FixedModels(c.Models), Log: door.Ports.Log, Watch: door.Request,
 	}
 	if c.NotifyQueue != "" {
 		opt.Webhooks = &jobs.HookOptions{PlainHosts: c.HookPlain}

@@ -17,6 +17,7 @@ module "api" {
   environment = merge(
     local.common,
     local.notify_queue,
+    { for name in keys(local.pumped) : "FANOUT_${upper(name)}_DEAD_LETTERS" => local.queue_urls["${name}-dead"] },
     { FANOUT_FRONT_DOOR = local.function_url ? "streaming" : "buffered" },
     var.api.operator_key_sha256 == null ? {} : { FANOUT_OPERATOR_KEY_SHA256 = var.api.operator_key_sha256 },
     length(var.api.models) == 0 ? {} : { FANOUT_MODELS = join(",", var.api.models) },

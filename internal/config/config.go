@@ -84,6 +84,12 @@ type API struct {
 	NotifyQueue    string   `env:"FANOUT_NOTIFY_QUEUE"`                            // URL; none = there are no webhooks
 	HookPlain      []string `env:"FANOUT_HOOK_PLAIN"`                              // hosts that webhooks may lead to without TLS
 	MaxFileBytes   int64    `env:"FANOUT_MAX_FILE_BYTES" envDefault:"50000000000"` // of a file that is brought
+
+	// The dead letters that operators reach: URLs. Those of the notify queue are there with it.
+	IngestDead    string `env:"FANOUT_INGEST_DEAD_LETTERS,required"`
+	WorkDead      string `env:"FANOUT_WORK_DEAD_LETTERS,required"`
+	AggregateDead string `env:"FANOUT_AGGREGATE_DEAD_LETTERS,required"`
+	NotifyDead    string `env:"FANOUT_NOTIFY_DEAD_LETTERS"`
 }
 
 // Upstreams that AWS runs, which are called with its signatures. SageMaker is followed by the name of an endpoint, whose
@@ -234,10 +240,11 @@ func (c *Aggregate) check() []error {
 }
 
 func (c *API) check() []error {
-	all := c.Cloud.check()
+	urls := map[string]string{"FANOUT_INGEST_DEAD_LETTERS": c.IngestDead, "FANOUT_WORK_DEAD_LETTERS": c.WorkDead, "FANOUT_AGGREGATE_DEAD_LETTERS": c.AggregateDead}
 	if c.NotifyQueue != "" {
-		all = append(all, checkURLs(map[string]string{"FANOUT_NOTIFY_QUEUE": c.NotifyQueue})...)
+		urls["FANOUT_NOTIFY_QUEUE"], urls["FANOUT_NOTIFY_DEAD_LETTERS"] = c.NotifyQueue, c.NotifyDead
 	}
+	all := append(c.Cloud.check(), checkURLs(urls)...)
 	if c.FrontDoor != Buffered && c.FrontDoor != Streaming {
 		all = append(all, wrong("FANOUT_FRONT_DOOR", "must be %s or %s", Buffered, Streaming))
 	}

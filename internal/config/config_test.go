@@ -65,9 +65,9 @@ func TestEverythingMissingOrWrongIsToldTogether(t *testing.T) {
 		{"notify is well", loadError[Notify], whole("FANOUT_NOTIFY_QUEUE=http://x", "FANOUT_NOTIFY_DEAD_LETTERS=http://x", "FANOUT_NOTIFY_ALLOW=10.0.0.0/8,fd00::/8"), nil},
 		{"where aggregate has notices sent", loadError[Aggregate], whole("FANOUT_AGGREGATE_DEAD_LETTERS=http://x", "FANOUT_NOTIFY_QUEUE=notify"),
 			[]string{"FANOUT_NOTIFY_QUEUE must be a URL that begins with https:// or http://"}},
-		{"all of the api that may be missing", loadError[API], whole(), nil},
+		{"all of the api that may be missing", loadError[API], whole("FANOUT_INGEST_DEAD_LETTERS=http://x", "FANOUT_AGGREGATE_DEAD_LETTERS=http://x"), nil},
 		{"wrong of the api", loadError[API],
-			whole("FANOUT_FRONT_DOOR=back", "FANOUT_OPERATOR_KEY_SHA256=sesame", "FANOUT_OPERATOR_TENANT=a/b", "FANOUT_NOTIFY_QUEUE=notify", "FANOUT_MAX_FILE_BYTES=0"),
+			whole("FANOUT_INGEST_DEAD_LETTERS=http://x", "FANOUT_AGGREGATE_DEAD_LETTERS=http://x", "FANOUT_NOTIFY_DEAD_LETTERS=http://x", "FANOUT_FRONT_DOOR=back", "FANOUT_OPERATOR_KEY_SHA256=sesame", "FANOUT_OPERATOR_TENANT=a/b", "FANOUT_NOTIFY_QUEUE=notify", "FANOUT_MAX_FILE_BYTES=0"),
 			[]string{
 				"FANOUT_FRONT_DOOR must be buffered or streaming", "FANOUT_MAX_FILE_BYTES is 0, but must be above 0",
 				"FANOUT_NOTIFY_QUEUE must be a URL that begins with https:// or http://", "FANOUT_OPERATOR_KEY_SHA256 must be the SHA-256 of a key, in lower-case hex",

@@ -44,7 +44,10 @@ func lettersStayWhereTheyAreLookedAt(t *testing.T, q queueTest) {
 	if len(all) != 23 {
 		t.Fatalf("%d dead letters, want 23", len(all))
 	}
-	for range q.Peek(t.Context(), jobs.QueueWork) {
+	for _, err := range q.Peek(t.Context(), jobs.QueueWork) {
+		if err != nil {
+			t.Fatal(err)
+		}
 		break // and somebody looks away
 	}
 	q.wantLetters("after a look", all...)

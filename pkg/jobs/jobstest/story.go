@@ -141,7 +141,8 @@ func (s *story) wantDead(items ...int) {
 	for _, item := range items {
 		want = append(want, fmt.Sprintf("line %d, c%d, %s, waiting", item+1, item, storyCrash))
 	}
-	for d := range s.inspector.Dead(s.t.Context(), jobs.DeadQuery{}) {
+	for d, err := range s.inspector.Dead(s.t.Context(), jobs.DeadQuery{}) {
+		must(s.t, err)
 		_, open, err := s.inspector.DeadChunk(s.t.Context(), d.ID)
 		must(s.t, err)
 		for _, i := range open {
