@@ -37,7 +37,7 @@ func start(ctx context.Context, c config.API) (any, error) {
 	opt := batchapi.Options{
 		OperatorKey: c.OperatorKey, OperatorTenant: c.OperatorTenant, MaxFileBytes: c.MaxFileBytes,
 		PollEvery: pollEvery, MaxWait: maxWait, DryRunFor: maxWait, MaxInline: frontdoor.MaxBuffered,
-		DeadLetters: ports.Queue, Direct: ports.Direct, Models: batchapi.FixedModels(c.Models), Log: door.Ports.Log, Watch: door.Request,
+		DeadLetters: ports.Queue, Priced: len(c.Prices) > 0, Direct: ports.Direct, Models: batchapi.FixedModels(c.Models), Log: door.Ports.Log, Watch: door.Request,
 	}
 	if c.NotifyQueue != "" {
 		opt.Webhooks = &jobs.HookOptions{PlainHosts: c.HookPlain}

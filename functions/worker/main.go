@@ -25,6 +25,6 @@ func start(ctx context.Context, c config.Worker) (any, error) {
 	}
 	f := function.New(jobs.QueueWork, c.LogLevel, ports, os.Stdout)
 	f.Needs = jobs.LeastTime(c.CallTimeout) + c.CallTimeout/10 // to claim a chunk and to read it
-	f.Handler = jobs.NewWorker(f.Ports, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, RequestIDs: true})
+	f.Handler = jobs.NewWorker(f.Ports, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, Prices: c.Prices, RequestIDs: true})
 	return f.Invocations(), nil
 }

@@ -18,6 +18,7 @@ module "api" {
     local.common,
     local.notify_queue,
     { for name in keys(local.pumped) : "FANOUT_${upper(name)}_DEAD_LETTERS" => local.queue_urls["${name}-dead"] },
+    { FANOUT_PRICES = local.prices },
     { FANOUT_FRONT_DOOR = local.function_url ? "streaming" : "buffered" },
     var.api.operator_key_sha256 == null ? {} : { FANOUT_OPERATOR_KEY_SHA256 = var.api.operator_key_sha256 },
     length(var.api.models) == 0 ? {} : { FANOUT_MODELS = join(",", var.api.models) },

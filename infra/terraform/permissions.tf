@@ -88,6 +88,10 @@ locals {
     FANOUT_FAIR_QUEUES     = tostring(var.fair_queues)
     FANOUT_LOG_LEVEL       = var.log_level
   }
+  # The longest pattern first: the first that matches counts. An empty one counts as not set.
+  prices = join(",", [for key in reverse(sort([for models in keys(var.upstream.prices) : format("%04d %s", length(models), models)])) :
+    format("%s=%g/%g", substr(key, 5, -1), var.upstream.prices[substr(key, 5, -1)].input, var.upstream.prices[substr(key, 5, -1)].output)
+  ])
   notify_queue = var.webhooks.enabled ? { FANOUT_NOTIFY_QUEUE = local.queue_urls["notify"] } : {}
 
   vpc = local.in_vpc ? { subnet_ids = local.subnet_ids, security_group_ids = [aws_security_group.functions[0].id] } : null

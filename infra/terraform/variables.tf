@@ -73,6 +73,7 @@ variable "upstream" {
                                                 In a VPC, how it is reached: security_group_id or cidr, and port
       { bedrock_models = ["arn:…"] }            models, or inference profiles, of Bedrock
       { sagemaker_endpoint = "name" }           an endpoint whose container takes OpenAI's requests
+    prices, in US dollars for a million tokens, by models such as "gpt-4o*" ("*" matches what no longer pattern does), let jobs and tenants be held at what they may cost.
   EOT
   type = object({
     url                = optional(string)
@@ -83,8 +84,14 @@ variable "upstream" {
     port               = optional(number, 443)
     bedrock_models     = optional(list(string), [])
     sagemaker_endpoint = optional(string)
+    prices             = optional(map(object({ input = number, output = number })), {})
   })
   default = {}
+
+  validation {
+    condition     = alltrue([for models, price in var.upstream.prices : can(regex("^[^,= ]+$", models)) && price.input >= 0 && price.output >= 0])
+    error_message = "upstream.prices are from 0, by models without comma, equals sign or space."
+  }
 
   validation {
     condition     = length([for one in [var.upstream.url != null, length(var.upstream.bedrock_models) > 0, var.upstream.sagemaker_endpoint != null] : one if one]) <= 1

@@ -12,6 +12,7 @@ locals {
     {
       FANOUT_WORK_DEAD_LETTERS = local.queue_urls["work-dead"]
       FANOUT_UPSTREAM          = local.upstream_target
+      FANOUT_PRICES            = local.prices
       FANOUT_CONCURRENCY       = tostring(var.functions.worker.concurrency)
       FANOUT_CALL_TIMEOUT      = "${var.functions.worker.call_timeout}s"
     },

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fanout-inference/fanout/internal/release"
 	"github.com/fanout-inference/fanout/internal/serve"
+	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
@@ -23,6 +24,7 @@ type serveFlags struct {
 	hookAllow []string
 	createKey bool
 	verbose   bool
+	prices    []string
 }
 
 func newServe() *cobra.Command {
@@ -65,6 +67,7 @@ once, which loses only what was not saved.`,
 	f.StringVar(&flags.keyEnv, "upstream-key-env", "", "`NAME` of the environment variable that holds the upstream's key")
 	f.IntVar(&o.Concurrency, "concurrency", 64, "calls in flight at most; fewer while the upstream throttles")
 	f.DurationVar(&o.CallTimeout, "timeout", upstream.DefaultTimeout, "of one call")
+	f.StringSliceVar(&flags.prices, "price", nil, "`MODELS=INPUT/OUTPUT`, in US dollars for a million tokens, such as gpt-4o*=2.5/10; the first that matches counts")
 	f.Int64Var(&o.MaxFileBytes, "max-file-bytes", 50e9, "of a file that a client brings")
 	f.Float64Var(&o.Rate, "rate", 500, "requests a second that one key may make")
 	f.StringVar(&o.Cert, "tls-cert", "", "`FILE` with a certificate, to serve HTTPS")
@@ -99,6 +102,10 @@ func (s *serveFlags) complete(cmd *cobra.Command, o *serve.Options) error {
 			return usageError(cmd, "--hook-allow: %q is no range of addresses, such as 10.1.0.0/16", word)
 		}
 		o.HookAllow = append(o.HookAllow, prefix)
+	}
+	var err error
+	if o.Prices, err = jobs.ParsePrices(strings.Join(s.prices, ",")); err != nil {
+		return usageError(cmd, "--price: %v", err)
 	}
 	o.Data, o.Version = filepath.Clean(o.Data), release.Version()
 	if s.keyEnv != "" {

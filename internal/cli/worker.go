@@ -84,7 +84,7 @@ func work(ctx context.Context, c config.Worker, grace time.Duration, s streams) 
 	recorder := metrics.New("worker", s.out)
 	p := ports.Jobs()
 	p.Watch, p.Log = recorder.Watch(), slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
-	worker := jobs.NewWorker(p, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, RequestIDs: true})
+	worker := jobs.NewWorker(p, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, Prices: c.Prices, RequestIDs: true})
 	pump := &poll.Pump{Source: ports.Queue, OnFailure: func(m jobs.Message, err error) { recorder.Failed(ctx, p.Log, m, err) }}
 
 	handling, abort := context.WithCancelCause(context.WithoutCancel(ctx))

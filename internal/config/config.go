@@ -56,6 +56,7 @@ type Worker struct {
 	UpstreamKeyFrom string        `env:"FANOUT_UPSTREAM_KEY_FROM"`
 	Concurrency     int           `env:"FANOUT_CONCURRENCY" envDefault:"100"` // calls in flight of one process for each upstream+model
 	CallTimeout     time.Duration `env:"FANOUT_CALL_TIMEOUT" envDefault:"120s"`
+	Prices          jobs.Prices   `env:"FANOUT_PRICES"` // of tokens, such as gpt-4o*=2.5/10,*=1/2; none = nothing costs anything
 }
 
 // Aggregate is what the aggregate function is told.
@@ -77,13 +78,14 @@ type Notify struct {
 // API is what the api function is told.
 type API struct {
 	Cloud
-	FrontDoor      string   `env:"FANOUT_FRONT_DOOR" envDefault:"buffered"`        // buffered: an HTTP API; streaming: a Function URL
-	OperatorKey    string   `env:"FANOUT_OPERATOR_KEY_SHA256"`                     // hex; none = the first key is made elsewhere
-	OperatorTenant string   `env:"FANOUT_OPERATOR_TENANT" envDefault:"default"`    // whose files and batches that key sees
-	Models         []string `env:"FANOUT_MODELS"`                                  // that are listed; it may not reach who knows
-	NotifyQueue    string   `env:"FANOUT_NOTIFY_QUEUE"`                            // URL; none = there are no webhooks
-	HookPlain      []string `env:"FANOUT_HOOK_PLAIN"`                              // hosts that webhooks may lead to without TLS
-	MaxFileBytes   int64    `env:"FANOUT_MAX_FILE_BYTES" envDefault:"50000000000"` // of a file that is brought
+	FrontDoor      string      `env:"FANOUT_FRONT_DOOR" envDefault:"buffered"`        // buffered: an HTTP API; streaming: a Function URL
+	OperatorKey    string      `env:"FANOUT_OPERATOR_KEY_SHA256"`                     // hex; none = the first key is made elsewhere
+	OperatorTenant string      `env:"FANOUT_OPERATOR_TENANT" envDefault:"default"`    // whose files and batches that key sees
+	Models         []string    `env:"FANOUT_MODELS"`                                  // that are listed; it may not reach who knows
+	NotifyQueue    string      `env:"FANOUT_NOTIFY_QUEUE"`                            // URL; none = there are no webhooks
+	HookPlain      []string    `env:"FANOUT_HOOK_PLAIN"`                              // hosts that webhooks may lead to without TLS
+	Prices         jobs.Prices `env:"FANOUT_PRICES"`                                  // as the workers have them, so that limits of costs are taken only where they act
+	MaxFileBytes   int64       `env:"FANOUT_MAX_FILE_BYTES" envDefault:"50000000000"` // of a file that is brought
 
 	// The dead letters that operators reach: URLs. Those of the notify queue are there with it.
 	IngestDead    string `env:"FANOUT_INGEST_DEAD_LETTERS,required"`
@@ -188,7 +190,8 @@ func variableOf(of reflect.Type, field string) string {
 // kinds say what a variable must be for a Go type.
 var kinds = map[string]string{
 	"bool": "true or false", "int": "a whole number", "int64": "a whole number", "time.Duration": "a duration such as 90s or 24h",
-	"slog.Level": "DEBUG, INFO, WARN or ERROR", "[]netip.Prefix": "networks such as 10.1.0.0/16, with commas between them",
+	"slog.Level": "DEBUG, INFO, WARN or ERROR", "jobs.Prices": "prices of a million tokens such as gpt-4o*=2.5/10, with commas between them",
+	"[]netip.Prefix": "networks such as 10.1.0.0/16, with commas between them",
 }
 
 func (c *Cloud) check() []error {

@@ -42,6 +42,7 @@ type Options struct {
 	UpstreamKey  upstream.Secret
 	Concurrency  int           // calls in flight; 64
 	CallTimeout  time.Duration // 120 s
+	Prices       jobs.Prices   // of tokens; none = nothing costs anything
 	MaxFileBytes int64         // of a file that is brought; batchapi's default
 	Rate         float64       // requests a second of a key; batchapi's default
 	Grace        time.Duration // what is under way at the end may take so long; 30 s
@@ -116,11 +117,11 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	s.ports = jobs.Ports{Ledger: s.local.Store, Registry: s.local.Store, Queue: s.local.Queue, Files: s.local.Files, Sole: true, Watch: watch, Log: o.Log}.WithDefaults()
 	name := upstream.Name(o.Upstream)
 	s.worker = jobs.NewWorker(s.ports, jobs.WorkerOptions{
-		Route: func(string) (string, jobs.Upstream) { return name, calls }, Concurrency: o.Concurrency, CallTimeout: o.CallTimeout, RequestIDs: true,
+		Route: func(string) (string, jobs.Upstream) { return name, calls }, Concurrency: o.Concurrency, CallTimeout: o.CallTimeout, Prices: o.Prices, RequestIDs: true,
 	})
 	api := batchapi.Options{
 		MaxFileBytes: o.MaxFileBytes, Rate: o.Rate, Streams: true, Fresh: fresh, Ending: s.ending, Log: o.Log, Watch: s.metrics.Request,
-		DeadLetters: s.local.Queue, Models: listModels(calls, name), Webhooks: &jobs.HookOptions{PlainHosts: o.HookPlain},
+		DeadLetters: s.local.Queue, Priced: len(o.Prices) > 0, Models: listModels(calls, name), Webhooks: &jobs.HookOptions{PlainHosts: o.HookPlain},
 	}
 	if s.open {
 		api.OpenTenant = Tenant

@@ -15,7 +15,7 @@ func (h *Handler) wireBatch(ctx context.Context, j *jobs.Job) (Batch, error) {
 	b := Batch{
 		ID: string(j.ID), Object: "batch", Endpoint: j.Endpoint, InputFileID: j.InputFile(), CompletionWindow: windowText(j.Window),
 		Status: wireStatus(j), CreatedAt: j.Created.Unix(), ExpiresAt: unix(j.Deadline), Metadata: j.Metadata,
-		Fanout: BatchFanout{Errors: []BatchErrorCount{}},
+		Fanout: BatchFanout{Errors: []BatchErrorCount{}, History: []BatchPoint{}, Children: []string{}, Tenant: j.Tenant},
 	}
 	var totals jobs.Totals
 	switch {
@@ -36,6 +36,7 @@ func (h *Handler) wireBatch(ctx context.Context, j *jobs.Job) (Batch, error) {
 		b.Model = optional(j.Checked.Model)
 	}
 	b.date(j)
+	b.tell(j, totals)
 	if j.Phase.Ended() && j.Outputs != nil {
 		b.OutputFileID, b.ErrorFileID = fileID(j.Outputs.Answers), fileID(j.Outputs.Errors)
 	}
@@ -206,4 +207,22 @@ func (h *Handler) cancelBatch(w http.ResponseWriter, r *http.Request, c Caller) 
 		return err
 	}
 	return h.writeBatch(w, r, &j)
+}
+
+// tell says what a batch has cost, how long its answers took, and how it came here.
+func (b *Batch) tell(j *jobs.Job, t jobs.Totals) {
+	if t.Cost > 0 {
+		cost := t.Cost.USD()
+		b.Fanout.CostUSD = &cost
+	}
+	if j.MaxCost > 0 {
+		most := j.MaxCost.USD()
+		b.Fanout.MaxCostUSD = &most
+	}
+	if t.Answered > 0 && len(t.Latencies) > 0 {
+		b.Fanout.Latency = &Latency{t.Latencies.Quantile(0.5).Seconds(), t.Latencies.Quantile(0.9).Seconds(), t.Latencies.Quantile(0.99).Seconds()}
+	}
+	for _, p := range j.History {
+		b.Fanout.History = append(b.Fanout.History, BatchPoint{p.At.Unix(), p.Answered, p.Failed})
+	}
 }

@@ -1,6 +1,7 @@
 package batchapi
 
 import (
+	"context"
 	"crypto/sha256"
 	"errors"
 	"fmt"
@@ -91,6 +92,9 @@ func (h *Handler) createBatch(w http.ResponseWriter, r *http.Request, c Caller) 
 	if err != nil {
 		return err
 	}
+	if a.job.MaxCost > 0 && !h.opt.Priced {
+		return noPrices("metadata." + maxCostOption)
+	}
 	if dry {
 		return h.dryRun(w, r, c, a)
 	}
@@ -112,6 +116,9 @@ func (h *Handler) createBatch(w http.ResponseWriter, r *http.Request, c Caller) 
 	case !errors.Is(err, jobs.ErrNotFound):
 		return err
 	}
+	if err := h.admit(r.Context(), c.Tenant); err != nil {
+		return err
+	}
 	file, err := h.inputOf(r, c, a.input)
 	if err != nil {
 		return err
@@ -124,6 +131,15 @@ func (h *Handler) createBatch(w http.ResponseWriter, r *http.Request, c Caller) 
 		return err
 	}
 	return h.writeBatch(w, r, &j)
+}
+
+// admit refuses a batch of a tenant that has too many open requests.
+func (h *Handler) admit(ctx context.Context, tenant string) error {
+	err := jobs.Admit(ctx, h.ports, tenant)
+	if jobs.CodeOf(err) == jobs.CodeLimit {
+		return refuse(http.StatusTooManyRequests, "too_many_open_requests", "Too many requests of your batches are open: %s. Try again when some of them have ended.", err)
+	}
+	return err
 }
 
 // hashKeyOf makes a key for the hashes of custom ids of a random id.

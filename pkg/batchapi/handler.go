@@ -40,6 +40,9 @@ type Options struct {
 	// Webhooks says what a webhook may be; nil = nobody sends what is put for them, and so none can be made.
 	Webhooks *jobs.HookOptions
 
+	// Priced tells that tokens have prices, so that a batch can be held at what it may cost.
+	Priced bool
+
 	// DeadLetters are those of the queues; nil = operators cannot reach them here.
 	DeadLetters jobs.DeadLetters
 

@@ -11,6 +11,9 @@ import (
 // optionPrefix begins the metadata keys that are options: they ride where official clients let anything pass.
 const optionPrefix = "fanout_"
 
+// maxCostOption means nothing where tokens have no prices.
+const maxCostOption = optionPrefix + "max_cost_usd"
+
 // option is what one of them may be, and what it does.
 type option struct {
 	key   string
@@ -34,6 +37,11 @@ var options = []option{
 		pct, err := strconv.ParseFloat(v, 64)
 		j.Tolerated = &pct
 		return err == nil && pct >= 0 && pct <= 100
+	}},
+	{maxCostOption, "an amount of US dollars above 0", func(j *jobs.Job, v string) bool {
+		usd, err := strconv.ParseFloat(v, 64)
+		j.MaxCost = jobs.USD(usd)
+		return err == nil && usd <= 1e9 && j.MaxCost > 0
 	}},
 }
 

@@ -3,8 +3,10 @@ package batchapi
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
@@ -55,7 +57,13 @@ func (h *Handler) readResults(w http.ResponseWriter, r *http.Request, c Caller) 
 	if err != nil {
 		return err
 	}
-	lines, at, err := h.results(r.Context(), &j, read)
+	var lines *bytes.Buffer
+	var at jobs.Page
+	if id := q.Get("custom_id"); id != "" {
+		lines, at, err = h.search(r.Context(), &j, read, id)
+	} else {
+		lines, at, err = h.results(r.Context(), &j, read)
+	}
 	if err != nil {
 		return err
 	}
@@ -66,6 +74,43 @@ func (h *Handler) readResults(w http.ResponseWriter, r *http.Request, c Caller) 
 	w.WriteHeader(http.StatusOK)
 	_, err = lines.WriteTo(w)
 	return err
+}
+
+// searchFor is how long one request looks for a custom id; it then says where to go on.
+const searchFor = 10 * time.Second
+
+// search reads on until it has the result of a custom id.
+func (h *Handler) search(ctx context.Context, j *jobs.Job, q jobs.ReadQuery, id string) (*bytes.Buffer, jobs.Page, error) {
+	until := time.Now().Add(searchFor)
+	for {
+		var found *bytes.Buffer
+		q.Items, q.Bytes = maxResultsPage, resultsPageSize
+		at, err := jobs.ReadOutcomes(ctx, h.ports, j, q, func(line []byte) error {
+			var l struct {
+				CustomID string `json:"custom_id"`
+			}
+			if found == nil && json.Unmarshal(line, &l) == nil && l.CustomID == id {
+				found = bytes.NewBuffer(bytes.Clone(line))
+			}
+			return nil
+		})
+		switch {
+		case err != nil:
+			return nil, at, err
+		case found != nil && h.opt.MaxAnswer > 0 && int64(found.Len()) > h.opt.MaxAnswer:
+			return nil, at, tooLargeResult(found.Len())
+		case found != nil:
+			at.State = jobs.ReadComplete // there is no other
+			return found, at, nil
+		case at.State != jobs.ReadMore || time.Now().After(until):
+			return &bytes.Buffer{}, at, nil
+		}
+		q.After = at.Next
+	}
+}
+
+func tooLargeResult(bytes int) error {
+	return refuse(http.StatusBadRequest, "result_too_large", "The next result has %d bytes, more than this front door lets pass. Read it from the output file, once the batch has ended.", bytes)
 }
 
 // results reads a page. One whose last line makes it more than the front door lets pass is read again without that line.
@@ -86,6 +131,6 @@ func (h *Handler) results(ctx context.Context, j *jobs.Job, q jobs.ReadQuery) (*
 		q.Items = n - 1
 		return h.results(ctx, j, q)
 	default:
-		return nil, at, refuse(http.StatusBadRequest, "result_too_large", "The next result has %d bytes, more than this front door lets pass. Read it from the output file, once the batch has ended.", lines.Len())
+		return nil, at, tooLargeResult(lines.Len())
 	}
 }

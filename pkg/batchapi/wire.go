@@ -87,11 +87,33 @@ type BatchFanout struct {
 	Dead   int64             `json:"dead"`   // chunks given up
 	Parked int64             `json:"parked"` // chunks that wait for a pause to end
 	Errors []BatchErrorCount `json:"errors"` // of failed requests, commonest first
+
+	CostUSD    *float64     `json:"cost_usd"`     // of what was answered; null = nothing has a price
+	MaxCostUSD *float64     `json:"max_cost_usd"` // it pauses there; null = nowhere
+	Latency    *Latency     `json:"latency"`      // of answered requests; null = none was
+	History    []BatchPoint `json:"history"`      // how it came here
+	Tenant     string       `json:"tenant"`
+	Parent     *string      `json:"parent"`   // the batch whose failed requests these are
+	Children   []string     `json:"children"` // batches of its failed requests, newest first
+}
+
+// Latency is about how many seconds answered requests took at most: half of them, nine in ten, and so on.
+type Latency struct {
+	P50 float64 `json:"p50"`
+	P90 float64 `json:"p90"`
+	P99 float64 `json:"p99"`
+}
+
+// BatchPoint is how far a batch was at a time.
+type BatchPoint struct {
+	At        int64 `json:"at"`
+	Completed int64 `json:"completed"`
+	Failed    int64 `json:"failed"`
 }
 
 // BatchPause is a hold on a batch.
 type BatchPause struct {
-	Reason  string `json:"reason"` // operator, credential, outage, tolerated_failures
+	Reason  string `json:"reason"` // operator, credential, outage, tolerated_failures, spend_cap
 	Message string `json:"message"`
 	At      int64  `json:"at"`
 }

@@ -232,7 +232,7 @@ func (a *Aggregate) fold(ctx context.Context, j *Job, s *Split) error {
 		return fmt.Errorf("save it: %w", err)
 	}
 	if news && !s.Settled {
-		if err := a.heedTolerance(ctx, j); err != nil {
+		if err := a.heedLimits(ctx, j); err != nil {
 			return err
 		}
 	}
@@ -257,4 +257,5 @@ func (j *Job) noteFold(all Survey, now time.Time) {
 		j.Tries = j.Tries.done(StepFinalize) // what was tried was another
 	}
 	j.Fold, j.Totals = all.Fold, all.Totals
+	j.notePoint(now)
 }

@@ -52,7 +52,7 @@ func (w *Worker) do(ctx context.Context, c *call) result {
 	if fault == nil {
 		g.Gate.answered(ended, c.failures)
 		usage := answer.Usage
-		r.outcome = outcome{Ordinal: c.ordinal, Kind: outAnswer, Usage: &usage, Seconds: ended.Sub(started).Round(time.Millisecond).Seconds()}
+		r.outcome = outcome{Ordinal: c.ordinal, Kind: outAnswer, Usage: &usage, Seconds: ended.Sub(started).Round(time.Millisecond).Seconds(), Cost: w.opt.Prices.Of(c.request.Model, usage)}
 		line := make([]byte, 0, len(answer.Body)+len(c.customID)+192)
 		r.outcome.line = append(appendAnswer(line, c.id, c.customID, &answer), '\n')
 	} else {

@@ -91,6 +91,7 @@ func TestFoldIsTheSameForAnyOrderAndRepetitionOfFacts(t *testing.T) {
 				} else {
 					want.Answered++
 					want.Seconds += out.Seconds
+					want.Latencies = want.Latencies.Add(classOf(out.Seconds))
 					want.Usage = want.Usage.Add(*out.Usage)
 					want.LastAnswer = now
 				}
@@ -397,4 +398,16 @@ func FuzzGeneration(f *testing.F) {
 			t.Fatalf("%q is written %q and read %s, %v", text, written, again, err)
 		}
 	})
+}
+
+// classOf is one latency.
+func classOf(seconds float64) Latencies {
+	var l Latencies
+	for _, bound := range latencyBounds {
+		if seconds <= bound {
+			break
+		}
+		l = append(l, 0)
+	}
+	return append(l, 1)
 }

@@ -78,6 +78,7 @@ type Job struct {
 	HashKey    [16]byte
 
 	Tolerated  *float64      `json:",omitempty"` // per cent of its outcomes that may be failures before it pauses; nil = any
+	MaxCost    Cost          `json:",omitempty"` // that it may come to before it pauses; 0 = any
 	KeepOutput time.Duration `json:",omitempty"` // its files, from when they are made; 0 = FileKept
 
 	Phase    Phase
@@ -88,6 +89,7 @@ type Job struct {
 	Checked  *Checked            `json:",omitempty"` // nil = duplicates not looked for yet
 	Totals   Totals              // of the last fold
 	Fold     Generation          // of the splits' folds that Totals were made from
+	History  []Point             `json:",omitempty"` // how Totals came to be, about evenly over its life
 	Outputs  *Outputs            `json:",omitempty"`
 	Tries    Tries               `json:",omitempty"`
 	Created  time.Time
@@ -155,6 +157,7 @@ const (
 	PauseCredential = "credential"
 	PauseOperator   = "operator"
 	PauseTolerated  = "tolerated_failures"
+	PauseSpend      = "spend_cap"
 )
 
 // Cut says where chunks end. It is pinned in the job when it is opened.
@@ -185,6 +188,31 @@ type Checked struct {
 	Violations int     // all of them, kept or counted
 	Items      int64
 	Model      string `json:",omitempty"` // of all valid lines; "" = they have none, or several
+}
+
+// Point is how far a job was at a time.
+type Point struct {
+	At               time.Time
+	Answered, Failed int64
+}
+
+// mostPoints are kept; of more every other one goes.
+const mostPoints = 64
+
+// notePoint adds where the job is now, unless that is no news.
+func (j *Job) notePoint(now time.Time) {
+	p := Point{now.Truncate(time.Second), j.Totals.Answered, j.Totals.Failed}
+	if n := len(j.History); n > 0 && j.History[n-1].Answered == p.Answered && j.History[n-1].Failed == p.Failed {
+		return
+	}
+	if len(j.History) >= mostPoints {
+		var kept []Point
+		for i := 0; i < len(j.History); i += 2 {
+			kept = append(kept, j.History[i])
+		}
+		j.History = kept
+	}
+	j.History = append(j.History[:len(j.History):len(j.History)], p)
 }
 
 // Outputs are the files of one generation. A file without lines is nil.

@@ -24,6 +24,7 @@ type outcome struct {
 	Bytes   int     `json:"b"` // of the line, newline included
 	Usage   *Usage  `json:"u,omitempty"`
 	Seconds float64 `json:"s,omitempty"`
+	Cost    Cost    `json:"c,omitempty"`
 	Code    string  `json:"code,omitempty"`
 	Status  int     `json:"status,omitempty"`
 	Message string  `json:"message,omitempty"` // normalised

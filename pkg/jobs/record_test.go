@@ -75,7 +75,7 @@ var (
 
 func largestTotals() Totals {
 	const most = math.MaxInt64
-	t := Totals{most, most, most, Usage{most, most, most, most, most}, math.MaxFloat64, latest, most, most, most, nil}
+	t := Totals{most, most, most, Usage{most, most, most, most, most}, math.MaxFloat64, latest, most, most, most, nil, nil, 0}
 	for i := range MaxErrorGroups {
 		t.Errors = append(t.Errors, ErrorCount{fmt.Sprint(longestWord[1:], i%10), longestMessage, most})
 	}

@@ -127,6 +127,8 @@ func (c *Chunk) merge(h *partHeader, now time.Time) {
 			c.Totals.Answered++
 			c.Totals.LastAnswer = now
 			c.Totals.Seconds += o.Seconds
+			c.Totals.Latencies = c.Totals.Latencies.observe(o.Seconds)
+			c.Totals.Cost += o.Cost
 			if o.Usage != nil {
 				c.Totals.Usage = c.Totals.Usage.Add(*o.Usage)
 			}

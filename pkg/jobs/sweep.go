@@ -28,18 +28,19 @@ func (a *Aggregate) sweep(ctx context.Context) error {
 
 func (a *Aggregate) sweepJobs(ctx context.Context) error {
 	var failed []error
+	spent := spendings{}
 	for j, err := range a.Ledger.Jobs(ctx, JobQuery{Open: true}) {
 		if err != nil {
 			return errors.Join(append(failed, fmt.Errorf("list the open jobs: %w", err))...)
 		}
-		if err := a.sweepJob(ctx, &j); err != nil && !errors.Is(err, ErrConflict) { // who was faster moved it
+		if err := a.sweepJob(ctx, &j, spent); err != nil && !errors.Is(err, ErrConflict) { // who was faster moved it
 			failed = append(failed, fmt.Errorf("sweep job %s: %w", j.ID, err))
 		}
 	}
 	return errors.Join(failed...)
 }
 
-func (a *Aggregate) sweepJob(ctx context.Context, j *Job) error {
+func (a *Aggregate) sweepJob(ctx context.Context, j *Job, spent spendings) error {
 	now := a.Now()
 	switch {
 	case j.untold():
@@ -53,6 +54,9 @@ func (a *Aggregate) sweepJob(ctx context.Context, j *Job) error {
 		return ExpireJob(ctx, a.Ports, j.ID, "its completion window ended at "+j.Deadline.UTC().Format(time.RFC3339))
 	case j.Stop != nil && now.Sub(j.MovedAt) >= time.Minute:
 		return advanceAll(ctx, &a.Ports, j, QueueAggregate)
+	}
+	if held, err := a.heedSpending(ctx, j, spent); held || err != nil {
+		return err
 	}
 	if err := a.release(ctx, j, func(s *Split) bool { return s.Totals.Parked > 0 }); err != nil {
 		return err

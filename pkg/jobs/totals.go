@@ -32,6 +32,8 @@ type Totals struct {
 	DeadItems  int64        `json:",omitempty"` // open ones in these
 	Parked     int64        `json:",omitempty"` // chunks that wait for a pause to end
 	Errors     []ErrorCount `json:",omitempty"` // commonest first, at most MaxErrorGroups
+	Latencies  Latencies    `json:",omitempty"` // of answered calls
+	Cost       Cost         `json:",omitempty"` // of answered calls, at the prices of their time
 }
 
 // ErrorCount is how many items, failed or still failing, have an error of this kind as their last.
@@ -64,6 +66,8 @@ func (t Totals) Add(o Totals) Totals {
 	t.DeadItems += o.DeadItems
 	t.Parked += o.Parked
 	t.Errors = mergeErrors(t.Errors, o.Errors)
+	t.Latencies = t.Latencies.Add(o.Latencies)
+	t.Cost += o.Cost
 	return t
 }
 

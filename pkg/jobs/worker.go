@@ -32,6 +32,8 @@ type WorkerOptions struct {
 	// Route finds where a model is served: the name under which it is known, and the upstream itself.
 	Route func(model string) (name string, u Upstream)
 
+	Prices Prices // of tokens; none = nothing costs anything
+
 	// RequestIDs gives an answer whose upstream gave it no id one of ours: the wire has no answer without.
 	RequestIDs bool
 

@@ -1,0 +1,149 @@
+package localjobs
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
+)
+
+// dear makes the worker of a stepwise know prices: the upstream of these tests uses a hundred tokens a call.
+func (s *stepwise) dear() {
+	s.worker = jobs.NewWorker(s.Ports, jobs.WorkerOptions{
+		Concurrency: 4, Prices: jobs.Prices{{Models: "m", Input: 10_000}}, // a dollar for a hundred tokens
+		Route: func(string) (string, jobs.Upstream) { return "upstream", usingTokens{steppedUpstream{s}} },
+	})
+}
+
+func TestAJobIsHeldAtWhatItMayCost(t *testing.T) {
+	inSteps(t, takingASecond, func(t *testing.T, s *stepwise) {
+		s.dear()
+		s.must(s.submit(400, func(j *jobs.Job) {
+			chunksOf(4)(j)
+			j.MaxCost = jobs.USD(50)
+		}))
+		s.pass(time.Hour, false)
+		j := s.job()
+		if j.Pause == nil || j.Pause.Reason != jobs.PauseSpend || !strings.Contains(j.Pause.Message, "may cost $50.00") {
+			t.Fatalf("its pause is %+v, with %+v", j.Pause, j.Totals)
+		}
+		called := s.calls()
+		if called < 50 || called > 250 { // a fold is up to ten seconds late, and so is the look of a worker
+			t.Errorf("%d calls at a dollar each were made", called)
+		}
+		s.redeliver(time.Hour)
+		if s.calls() != called {
+			t.Error("it went on by itself")
+		}
+		_, err := s.inspector().Resume(t.Context(), theJob, "key k")
+		s.must(err)
+		s.run(time.Hour)
+		if got := s.job().Outputs.Totals; got.Answered != 400 || got.Cost != jobs.USD(400) {
+			t.Errorf("when it was resumed it came to %+v", got)
+		}
+	})
+}
+
+func TestATenantIsHeldAtWhatItMaySpendInAMonth(t *testing.T) {
+	inSteps(t, takingASecond, func(t *testing.T, s *stepwise) {
+		s.dear()
+		s.must(s.inspector().SetLimits(t.Context(), jobs.Limits{Tenant: "tenant", MaxCost: jobs.USD(60)}, "key k"))
+		s.must(s.submit(400, func(j *jobs.Job) { chunksOf(4)(j) }))
+		s.dispatch()
+		for s.job().Pause == nil && s.calls() < 400 { // a sweep for each ten chunks
+			s.handle(t.Context(), s.worker, s.receive(jobs.QueueWork))
+			time.Sleep(time.Minute)
+			s.send(jobs.QueueAggregate, jobs.TickBody())
+			s.settle(jobs.QueueAggregate, jobs.QueueIngest)
+		}
+		j := s.job()
+		if j.Pause == nil || j.Pause.Reason != jobs.PauseSpend || !strings.Contains(j.Pause.Message, "tenant tenant has spent") {
+			t.Fatalf("its pause is %+v, with %+v", j.Pause, j.Totals)
+		}
+		time.Sleep(31 * 24 * time.Hour)
+		_, err := s.inspector().Resume(t.Context(), theJob, "key k")
+		s.must(err)
+	})
+}
+
+func TestATenantWithManyOpenItemsIsRefusedAnotherJob(t *testing.T) {
+	inSteps(t, answerAll, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, chunksOf(4)))
+		s.dispatch()
+		s.must(s.inspector().SetLimits(t.Context(), jobs.Limits{Tenant: "tenant", OpenItems: 40}, "key k"))
+		if err := jobs.Admit(t.Context(), s.Ports, "tenant"); jobs.CodeOf(err) != jobs.CodeLimit || !strings.Contains(err.Error(), "has 40 open items") {
+			t.Errorf("another job: %v", err)
+		}
+		s.must(jobs.Admit(t.Context(), s.Ports, "another"))
+		s.run(time.Hour)
+		s.must(jobs.Admit(t.Context(), s.Ports, "tenant"))
+		for _, l := range []jobs.Limits{{Tenant: "a/b"}, {Tenant: "tenant", OpenItems: -1}, {Tenant: "tenant", MaxCost: -1}} {
+			if err := s.inspector().SetLimits(t.Context(), l, "key k"); jobs.CodeOf(err) != jobs.CodeInvalid {
+				t.Errorf("limits %+v: %v", l, err)
+			}
+		}
+	})
+}
+
+func TestAnUpstreamThatIsHeldStartsNothingAndGoesOnWhenLet(t *testing.T) {
+	inSteps(t, takingASecond, func(t *testing.T, s *stepwise) {
+		s.worker = s.newWorker(s.Ports, 1)
+		s.must(s.submit(40, chunksOf(20)))
+		s.dispatch()
+		id := jobs.GateID{Upstream: "upstream", Model: "m"}
+		held := make(chan int, 1)
+		go func() {
+			time.Sleep(10 * time.Second) // of the bubble
+			u, err := s.inspector().PauseUpstream(t.Context(), id, "key k", "it is moved")
+			if err != nil || u.Pause == nil || !strings.Contains(u.Pause.Message, "it is moved") {
+				t.Errorf("held as %+v, %v", u, err)
+			}
+			held <- s.calls()
+		}()
+		s.redeliver(time.Hour)
+		before := <-held
+		if after := s.calls(); after > before+6 || after == 40 { // seen within five seconds, and the call in flight
+			t.Errorf("%d calls when it was held, %d an hour later", before, after)
+		}
+		if j := s.job(); j.Pause != nil {
+			t.Errorf("the job itself has a pause: %+v", j.Pause)
+		}
+		all, err := s.inspector().Upstreams(t.Context())
+		s.must(err)
+		if len(all) != 1 || all[0].ID != id || all[0].Pause == nil || all[0].Pause.Reason != jobs.PauseOperator {
+			t.Errorf("listed as %+v", all)
+		}
+		s.sweeps(5) // nobody probes what an operator holds
+		after := s.calls()
+		s.sweeps(5)
+		if s.calls() != after {
+			t.Error("it was probed")
+		}
+		if u, err := s.inspector().ResumeUpstream(t.Context(), id, "key k"); err != nil || u.Pause != nil {
+			t.Errorf("let go as %+v, %v", u, err)
+		}
+		s.run(time.Hour)
+		s.wantEnd(40)
+		for item, n := range s.called {
+			if n != 1 {
+				t.Errorf("item %d was called %d times", item, n)
+			}
+		}
+	})
+}
+
+func takingASecond(int, int) *jobs.Fault {
+	time.Sleep(time.Second) // of the bubble
+	return nil
+}
+
+// usingTokens has each answer use a hundred tokens.
+type usingTokens struct{ jobs.Upstream }
+
+func (u usingTokens) Call(ctx context.Context, r jobs.Request) (jobs.Answer, error) {
+	answer, err := u.Upstream.Call(ctx, r)
+	answer.Usage = jobs.Usage{Input: 100, Total: 100}
+	return answer, err
+}
