@@ -17,7 +17,7 @@ func newJob() *cobra.Command {
 	return newGroup(&f, "job", "Submit, watch, read and cancel jobs on a server; hold them, and see what fails", `  fanout job submit requests.jsonl --watch
   fanout job results batch_abc --follow`,
 		newJobSubmit(&f), newJobList(&f), newJobShow(&f), newJobWatch(&f), newJobCancel(&f), newJobResults(&f),
-		newJobPause(&f), newJobResume(&f), newJobErrors(&f))
+		newJobPause(&f), newJobResume(&f), newJobErrors(&f), newJobRetry(&f))
 }
 
 // completeJobs offers the ids of the newest jobs.

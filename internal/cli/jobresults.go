@@ -17,6 +17,7 @@ type resultsFlags struct {
 	input  bool
 	follow bool
 	after  string
+	merged bool
 }
 
 func newJobResults(f *clientFlags) *cobra.Command {
@@ -33,9 +34,15 @@ the first item that has none yet; with --follow it waits for the others, to the 
 			if r.status != "" && r.status != "completed" && r.status != "failed" {
 				return usageError(cmd, "--status must be completed or failed, not %q", r.status)
 			}
+			if r.merged && (r.status != "" || r.follow || r.after != "") {
+				return usageError(cmd, "--merged reads all there is: it goes with --output and --input only")
+			}
 			c, err := f.client()
 			if err != nil {
 				return err
+			}
+			if r.merged {
+				return writeOutput(r.output, cmd.OutOrStdout(), func(w io.Writer) error { return mergeResults(cmd.Context(), c, args[0], r.input, w) })
 			}
 			var after, state string
 			err = writeOutput(r.output, cmd.OutOrStdout(), func(w io.Writer) error {
@@ -52,6 +59,7 @@ the first item that has none yet; with --follow it waits for the others, to the 
 	cmd.Flags().StringVar(&r.status, "status", "", "only `completed|failed` ones")
 	cmd.Flags().BoolVar(&r.input, "input", false, "each with the request that asked for it")
 	cmd.Flags().BoolVar(&r.follow, "follow", false, "wait for what is still to come")
+	cmd.Flags().BoolVar(&r.merged, "merged", false, "with those of its retries in the place of its failures, once all have ended")
 	cmd.Flags().StringVar(&r.after, "after", "", "go on after `PLACE`, as an earlier call told it")
 	return cmd
 }

@@ -40,7 +40,7 @@ answer back exactly once, in input order, in one output file.
 		SilenceErrors: true, // exit tells them
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newRun(), newCheck(), newServe(), newWorker(), newJob(), newFile(), newKey(), newHook(), newDLQ(), newErrors(), newAudit())
+	root.AddCommand(newRun(), newCheck(), newServe(), newWorker(), newJob(), newFile(), newKey(), newHook(), newDLQ(), newErrors(), newUpstream(), newTenant(), newAudit())
 	root.SuggestionsMinimumDistance = 2
 
 	root.SetVersionTemplate("fanout {{.Version}}\n")

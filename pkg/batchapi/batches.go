@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -221,6 +222,10 @@ func (b *Batch) tell(j *jobs.Job, t jobs.Totals) {
 	}
 	if t.Answered > 0 && len(t.Latencies) > 0 {
 		b.Fanout.Latency = &Latency{t.Latencies.Quantile(0.5).Seconds(), t.Latencies.Quantile(0.9).Seconds(), t.Latencies.Quantile(0.99).Seconds()}
+	}
+	b.Fanout.Parent = optional(string(j.Parent))
+	for _, c := range slices.Backward(j.Children) {
+		b.Fanout.Children = append(b.Fanout.Children, string(c.ID))
 	}
 	for _, p := range j.History {
 		b.Fanout.History = append(b.Fanout.History, BatchPoint{p.At.Unix(), p.Answered, p.Failed})

@@ -97,3 +97,46 @@ func (c *Client) StopMove(ctx context.Context, queue string) (s QueueState, err 
 func (c *Client) queue(name string) string {
 	return c.root() + "/fanout/v1/queues/" + url.PathEscape(name)
 }
+
+// RetryJob makes a batch of failed requests of another, or counts them.
+func (c *Client) RetryJob(ctx context.Context, id string, q RetryRequest) (done Retried, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/jobs/"+url.PathEscape(id)+"/retry", q, &done)
+	return done, err
+}
+
+// Upstreams lists what is known of upstreams.
+func (c *Client) Upstreams(ctx context.Context) (l List[Upstream], err error) {
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/upstreams", nil, &l)
+	return l, err
+}
+
+// PauseUpstream holds a model of an upstream, for all batches.
+func (c *Client) PauseUpstream(ctx context.Context, upstream, model, reason string) (u Upstream, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/upstreams/pause", map[string]string{"upstream": upstream, "model": model, "reason": reason}, &u)
+	return u, err
+}
+
+// ResumeUpstream ends that, whoever held it.
+func (c *Client) ResumeUpstream(ctx context.Context, upstream, model string) (u Upstream, err error) {
+	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/upstreams/resume", map[string]string{"upstream": upstream, "model": model}, &u)
+	return u, err
+}
+
+// Limits are what a tenant may.
+func (c *Client) Limits(ctx context.Context, tenant string) (l Limits, err error) {
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/tenants/"+url.PathEscape(tenant)+"/limits", nil, &l)
+	return l, err
+}
+
+// SetLimits says what a tenant may from now on; 0 = as much as it likes.
+func (c *Client) SetLimits(ctx context.Context, tenant string, maxCostUSD float64, openRequests int64) (l Limits, err error) {
+	err = c.do(ctx, http.MethodPut, c.root()+"/fanout/v1/tenants/"+url.PathEscape(tenant)+"/limits", map[string]any{"max_cost_usd": maxCostUSD, "open_requests": openRequests}, &l)
+	return l, err
+}
+
+// Jobs lists jobs of all tenants that run, or have ended within the hour; those of one tenant, all of them.
+func (c *Client) Jobs(ctx context.Context, tenant string, q ListQuery) (l List[Batch], err error) {
+	q.tenant = tenant
+	err = c.do(ctx, http.MethodGet, c.root()+"/fanout/v1/jobs"+q.encode(), nil, &l)
+	return l, err
+}

@@ -99,6 +99,8 @@ type Job struct {
 	MovedAt  time.Time         // of the last change of Fold or Phase
 	ResentAt time.Time         `json:",omitzero"` // when the sweep last sent everything again
 	Resends  int               `json:",omitempty"`
+	Parent   JobID             `json:",omitempty"` // whose failed items these are
+	Children []Child           `json:",omitempty"` // jobs of its failed items, oldest first
 	Notified time.Time         `json:",omitzero"`  // when it came to the end that its hooks were last told of
 	Closed   bool              `json:",omitempty"` // ended long enough ago: no longer visited by the sweep
 	Metadata map[string]string `json:",omitempty"`

@@ -36,7 +36,7 @@ func (p *Ports) refuses(ctx context.Context, j *Job, c *Chunk) (*refusedWork, er
 	if no := j.refusal(p.Now()); no != nil {
 		return no, nil
 	}
-	return nil, nil
+	return p.heldByChild(ctx, j, c)
 }
 
 // reopening names chunks of a split as reopening and sets their job in progress, in that order. A job that was stopped
