@@ -32,16 +32,21 @@ locals {
 
   widgets = [
     ["Items a second", [[{ expression = "answered/PERIOD(answered)", label = "answered" }], [{ expression = "failed/PERIOD(failed)", label = "failed" }],
-      ["fanout", "items_answered", "function", "worker", { id = "answered", stat = "Sum", visible = false }],
-    ["fanout", "items_failed", "function", "worker", { id = "failed", stat = "Sum", visible = false }]]],
+      ["fanout", "items_answered", "function", "${var.name}-worker", { id = "answered", stat = "Sum", visible = false }],
+    ["fanout", "items_failed", "function", "${var.name}-worker", { id = "failed", stat = "Sum", visible = false }]]],
     ["Calls of the upstream", [[{ expression = "SEARCH('{fanout,function,upstream} MetricName=\"calls_answered\"', 'Sum')", label = "answered" }],
       [{ expression = "SEARCH('{fanout,function,upstream} MetricName=\"calls_failed\"', 'Sum')", label = "failed" }],
     [{ expression = "SEARCH('{fanout,function,upstream} MetricName=\"calls_throttled\"', 'Sum')", label = "throttled" }]]],
-    ["Latency of the upstream, mean, seconds", [[{ expression = "SUM(SEARCH('{fanout,function,upstream} MetricName=\"call_seconds\"', 'Sum'))/(SUM(SEARCH('{fanout,function,upstream} MetricName=\"calls_answered\"', 'Sum'))+SUM(SEARCH('{fanout,function,upstream} MetricName=\"calls_failed\"', 'Sum')))", label = "a call" }]]],
+    ["Failed calls by class", [for class in ["rejected", "held", "weather", "suspect"] : [{ expression = "SEARCH('{fanout,function,upstream} MetricName=\"calls_${class}\"', 'Sum')", label = class }]]],
+    ["Latency of the upstream, seconds", [for stat in ["p50", "p90", "p99"] : [{ expression = "SEARCH('{fanout,function,upstream} MetricName=\"call_seconds\"', '${stat}')", label = stat }]]],
+    ["Calls in flight of one instance, and their limit", [[{ expression = "SEARCH('{fanout,function,upstream} MetricName=\"calls_in_flight\"', 'Maximum')", label = "in flight" }],
+    [{ expression = "SEARCH('{fanout,function,upstream} MetricName=\"call_limit\"', 'Minimum')", label = "limit" }]]],
+    ["Jobs that have ended", [for end in ["completed", "failed", "expired", "cancelled"] : [{ expression = "SUM(SEARCH('{fanout,function} MetricName=\"jobs_${end}\"', 'Sum'))", label = end }]]],
+    ["How old progress is, seconds", [["fanout", "fold_lag_seconds", "function", "${var.name}-aggregate", { stat = "p90" }]]],
     ["Messages", concat([for name in keys(local.pumped) : [
-      ["fanout", "messages_done", "function", name == "work" ? "worker" : name, { stat = "Sum" }],
-      ["fanout", "messages_deferred", "function", name == "work" ? "worker" : name, { stat = "Sum" }],
-      ["fanout", "messages_failed", "function", name == "work" ? "worker" : name, { stat = "Sum" }],
+      ["fanout", "messages_done", "function", "${var.name}-${name == "work" ? "worker" : name}", { stat = "Sum" }],
+      ["fanout", "messages_deferred", "function", "${var.name}-${name == "work" ? "worker" : name}", { stat = "Sum" }],
+      ["fanout", "messages_failed", "function", "${var.name}-${name == "work" ? "worker" : name}", { stat = "Sum" }],
     ]]...)],
     ["Instances at work, and their limit", concat([for name in local.deployed : ["AWS/Lambda", "ConcurrentExecutions", "FunctionName", "${var.name}-${name}", { stat = "Maximum" }]],
     [[{ expression = tostring(var.functions.worker.maximum_concurrency), label = "limit of worker" }]])],
@@ -51,8 +56,8 @@ locals {
       ["AWS/Lambda", "Errors", "FunctionName", "${var.name}-${name}", { stat = "Sum" }],
       ["AWS/Lambda", "Throttles", "FunctionName", "${var.name}-${name}", { stat = "Sum" }],
     ]]...)],
-    ["The day's ping, seconds", [for name in keys(local.pumped) : ["fanout", "ping_age", "function", name == "work" ? "worker" : name, { stat = "Maximum" }]]],
-    ["Requests of the API", [["fanout", "requests", "function", "api", { stat = "Sum" }], ["fanout", "requests_failed", "function", "api", { stat = "Sum" }]]],
+    ["The day's ping, seconds", [for name in keys(local.pumped) : ["fanout", "ping_age", "function", "${var.name}-${name == "work" ? "worker" : name}", { stat = "Maximum" }]]],
+    ["Requests of the API", [["fanout", "requests", "function", "${var.name}-api", { stat = "Sum" }], ["fanout", "requests_failed", "function", "${var.name}-api", { stat = "Sum" }]]],
     ["Cost an hour without the model, S3 and logs, dollars", concat(local.cost_metrics, [[{ expression = join("+", local.cost_terms), label = "dollars", period = 3600 }]]), 3600],
   ]
 }

@@ -20,7 +20,7 @@ type Door struct {
 
 // NewDoor begins a function that answers HTTP. Its log and its metrics are lines of JSON on out.
 func NewDoor(level slog.Level, p *cloud.Ports, out io.Writer) *Door {
-	d := &Door{Ports: p.Jobs(), recorder: metrics.New("api", out)}
+	d := &Door{Ports: p.Jobs(), recorder: metrics.New(installed("api"), out)}
 	d.Ports.Log = NewLog(out, level)
 	return d
 }

@@ -2,6 +2,7 @@
 package function
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -34,7 +35,7 @@ type Function struct {
 
 // New begins a function that handles the messages of a queue. Its log and its metrics are lines of JSON on out.
 func New(queue jobs.QueueName, level slog.Level, p *cloud.Ports, out io.Writer) *Function {
-	f := &Function{Ports: p.Jobs(), queue: queue, cloud: p, recorder: metrics.New(name(queue), out)}
+	f := &Function{Ports: p.Jobs(), queue: queue, cloud: p, recorder: metrics.New(installed(name(queue)), out)}
 	f.Ports.Log, f.Ports.Watch = NewLog(out, level), f.recorder.Watch()
 	return f
 }
@@ -49,6 +50,9 @@ func name(queue jobs.QueueName) string {
 	}
 	return string(queue)
 }
+
+// installed is the function's name as Lambda has it, which tells installs in one account apart; elsewhere its own.
+func installed(name string) string { return cmp.Or(os.Getenv("AWS_LAMBDA_FUNCTION_NAME"), name) }
 
 // Main runs a function that is made of its configuration, until Lambda ends the process. start returns what lambda.Start
 // takes.

@@ -15,8 +15,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/prozz/aws-embedded-metrics-golang/emf"
-
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
@@ -25,19 +23,31 @@ const Namespace = "fanout"
 
 // Metrics, and their units. Those of calls are of an upstream too.
 const (
-	ItemsAnswered    = "items_answered"    // count
-	ItemsFailed      = "items_failed"      // count
-	MessagesDone     = "messages_done"     // count
-	MessagesDeferred = "messages_deferred" // count: put off on purpose
-	MessagesFailed   = "messages_failed"   // count: to come again after an error
-	PingAge          = "ping_age"          // seconds since the day's ping was sent
-	CallsAnswered    = "calls_answered"    // count
-	CallsFailed      = "calls_failed"      // count
-	CallsThrottled   = "calls_throttled"   // count: those of the failed that ask for fewer calls
-	CallSeconds      = "call_seconds"      // seconds of all calls; over their count it is the mean latency
-	Requests         = "requests"          // count of requests of the API that were answered
-	RequestsFailed   = "requests_failed"   // count: those of them that were answered 5xx
-	RequestSeconds   = "request_seconds"   // seconds of all of them
+	ItemsAnswered    = "items_answered"       // count
+	ItemsFailed      = "items_failed"         // count
+	MessagesDone     = "messages_done"        // count
+	MessagesDeferred = "messages_deferred"    // count: put off on purpose
+	MessagesFailed   = "messages_failed"      // count: to come again after an error
+	PingAge          = "ping_age"             // seconds since the day's ping was sent
+	CallsAnswered    = "calls_answered"       // count
+	CallsFailed      = "calls_failed"         // count
+	CallsThrottled   = "calls_throttled"      // count: those of the failed that ask for fewer calls
+	CallsRejected    = "calls_rejected"       // count: those of the failed that are the item's own fault
+	CallsHeld        = "calls_held"           // count: of the failed, refusals that may be the credential's fault
+	CallsWeather     = "calls_weather"        // count: of the failed, what lies outside the item
+	CallsSuspect     = "calls_suspect"        // count: of the failed, what may be either's fault
+	CallSeconds      = "call_seconds"         // seconds of each call: a distribution
+	CallsInFlight    = "calls_in_flight"      // count: under way; of a function the most at once
+	CallLimit        = "call_limit"           // count: how many may be under way, as throttling has it
+	JobsCompleted    = "jobs_completed"       // count
+	JobsFailed       = "jobs_failed"          // count
+	JobsExpired      = "jobs_expired"         // count
+	JobsCancelled    = "jobs_cancelled"       // count
+	QueueOldest      = "queue_oldest_seconds" // age of the oldest message; of a function, of those that it handled
+	FoldLag          = "fold_lag_seconds"     // seconds since a split was last folded, when it is folded with news: how old progress is
+	Requests         = "requests"             // count of requests of the API that were answered
+	RequestsFailed   = "requests_failed"      // count: those of them that were answered 5xx
+	RequestSeconds   = "request_seconds"      // seconds of all of them
 )
 
 // Recorder counts until it is flushed. Safe for concurrent use.
@@ -49,30 +59,59 @@ type Recorder struct {
 	mu        sync.Mutex
 	counts    map[string]int
 	ages      []float64
+	lags      []float64
+	oldest    float64
 	requests  float64 // seconds
 	upstreams map[string]*calls
+	inFlight  map[string]int
 }
 
 type calls struct {
-	answered, failed, throttled int
-	seconds                     float64
+	counts      map[string]int
+	seconds     []float64
+	most, limit int // calls in flight; limit 0 = it was not told
+}
+
+// ClassMetrics are the counts of failed calls, by the class of their fault.
+var ClassMetrics = map[jobs.Class]string{
+	jobs.ClassFailed: CallsRejected, jobs.ClassHeld: CallsHeld, jobs.ClassWeather: CallsWeather, jobs.ClassSuspect: CallsSuspect,
+}
+
+// EndMetrics are the counts of jobs, by how they ended.
+var EndMetrics = map[jobs.Phase]string{
+	jobs.PhaseCompleted: JobsCompleted, jobs.PhaseFailed: JobsFailed, jobs.PhaseExpired: JobsExpired, jobs.PhaseCancelled: JobsCancelled,
 }
 
 // New makes a Recorder for a function of that name, which writes to out.
 func New(function string, out io.Writer) *Recorder {
-	r := &Recorder{function: function, out: out, now: time.Now}
+	r := &Recorder{function: function, out: out, now: time.Now, inFlight: map[string]int{}}
 	r.reset()
 	return r
 }
 
 func (r *Recorder) reset() {
-	r.counts, r.ages, r.requests, r.upstreams = map[string]int{}, nil, 0, map[string]*calls{}
+	r.counts, r.ages, r.lags, r.oldest, r.requests, r.upstreams = map[string]int{}, nil, nil, 0, 0, map[string]*calls{}
 }
 
 // Watch is what a handler tells.
 func (r *Recorder) Watch() jobs.Watch {
 	return jobs.Watch{
-		CallEnded: r.callEnded,
+		CallStarted: r.callStarted,
+		CallEnded:   r.callEnded,
+		Limited: func(upstream, _ string, limit int) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			c := r.of(upstream)
+			if c.limit == 0 || limit < c.limit {
+				c.limit = limit
+			}
+		},
+		Folded: func(_ jobs.JobID, lag time.Duration) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.lags = append(r.lags, lag.Seconds())
+		},
+		JobEnded: func(j jobs.Job) { r.Count(EndMetrics[j.Phase], 1) },
 		Outcome: func(_ jobs.JobID, answered bool) {
 			if answered {
 				r.Count(ItemsAnswered, 1)
@@ -116,6 +155,7 @@ type counting struct {
 
 // Handle is the handler's.
 func (c counting) Handle(ctx context.Context, m []jobs.Message) []jobs.Failure {
+	c.r.took(m)
 	failures := c.Handler.Handle(ctx, m)
 	c.r.Count(MessagesDone, max(0, len(m)-len(failures)))
 	return failures
@@ -150,23 +190,51 @@ func Telling(err error) []any {
 	return []any{"error", err}
 }
 
+// took notes how old messages were when they were taken.
+func (r *Recorder) took(all []jobs.Message) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, m := range all {
+		if !m.Sent.IsZero() {
+			r.oldest = max(r.oldest, r.now().Sub(m.Sent).Seconds())
+		}
+	}
+}
+
+// of is what is counted of an upstream; the caller holds the lock.
+func (r *Recorder) of(upstream string) *calls {
+	c := r.upstreams[upstream]
+	if c == nil {
+		c = &calls{counts: map[string]int{}, most: r.inFlight[upstream]}
+		r.upstreams[upstream] = c
+	}
+	return c
+}
+
+func (r *Recorder) callStarted(upstream, _ string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.inFlight[upstream]++
+	c := r.of(upstream)
+	c.most = max(c.most, r.inFlight[upstream])
+}
+
 func (r *Recorder) callEnded(upstream, _ string, fault *jobs.Fault, took time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	c := r.upstreams[upstream]
-	if c == nil {
-		c = &calls{}
-		r.upstreams[upstream] = c
+	r.inFlight[upstream]--
+	c := r.of(upstream)
+	c.seconds = append(c.seconds, took.Seconds())
+	if fault == nil {
+		c.counts[CallsAnswered]++
+		return
 	}
-	c.seconds += took.Seconds()
-	switch {
-	case fault == nil:
-		c.answered++
-	default:
-		c.failed++
-		if fault.Throttles() {
-			c.throttled++
-		}
+	c.counts[CallsFailed]++
+	if fault.Throttles() {
+		c.counts[CallsThrottled]++
+	}
+	if metric := ClassMetrics[fault.Class()]; metric != "" {
+		c.counts[metric]++
 	}
 }
 
@@ -178,31 +246,53 @@ func (r *Recorder) Flush() {
 	if len(r.counts) > 0 {
 		line := r.line()
 		for _, metric := range slices.Sorted(maps.Keys(r.counts)) {
-			line.MetricAs(metric, r.counts[metric], emf.Count)
+			line.add(metric, count, r.counts[metric])
 		}
 		if r.counts[Requests] > 0 {
-			line.MetricFloatAs(RequestSeconds, r.requests, emf.Seconds)
+			line.add(RequestSeconds, seconds, r.requests)
 		}
-		line.Log()
+		if r.oldest > 0 {
+			line.add(QueueOldest, seconds, r.oldest)
+		}
+		line.write(r.out, r.now())
 	}
 	for _, age := range r.ages {
-		r.line().MetricFloatAs(PingAge, age, emf.Seconds).Log()
+		r.line().add(PingAge, seconds, age).write(r.out, r.now())
+	}
+	for values := range slices.Chunk(r.lags, mostValues) {
+		r.line().add(FoldLag, seconds, values).write(r.out, r.now())
 	}
 	for _, name := range slices.Sorted(maps.Keys(r.upstreams)) {
-		c := r.upstreams[name]
-		r.line(emf.NewDimension("upstream", name)).
-			MetricAs(CallsAnswered, c.answered, emf.Count).
-			MetricAs(CallsFailed, c.failed, emf.Count).
-			MetricAs(CallsThrottled, c.throttled, emf.Count).
-			MetricFloatAs(CallSeconds, c.seconds, emf.Seconds).
-			Log()
+		r.flushCalls(name, r.upstreams[name])
 	}
 	r.reset()
 }
 
+// flushCalls writes a line for what was counted of an upstream, with as many of its latencies as a line may have, and others
+// for the rest of them.
+func (r *Recorder) flushCalls(upstream string, c *calls) {
+	if len(c.seconds) == 0 && c.limit == 0 {
+		return // calls that have begun only
+	}
+	line := r.line(dimension{"upstream", upstream})
+	for _, metric := range slices.Sorted(maps.Keys(c.counts)) {
+		line.add(metric, count, c.counts[metric])
+	}
+	line.add(CallsInFlight, count, c.most)
+	if c.limit > 0 {
+		line.add(CallLimit, count, c.limit)
+	}
+	for values := range slices.Chunk(c.seconds, mostValues) {
+		line.add(CallSeconds, seconds, values).write(r.out, r.now())
+		line = r.line(dimension{"upstream", upstream})
+	}
+	if len(line.units) > 0 {
+		line.write(r.out, r.now())
+	}
+}
+
 // line begins a line. The dimensions are few on purpose: CloudWatch takes money for each combination of their values, and a
 // model is named by strangers.
-func (r *Recorder) line(more ...emf.Dimension) *emf.Logger {
-	of := append([]emf.Dimension{emf.NewDimension("function", r.function)}, more...)
-	return emf.New(emf.WithWriter(r.out), emf.WithoutDimensions(), emf.WithTimestamp(r.now())).Namespace(Namespace).DimensionSet(of...)
+func (r *Recorder) line(more ...dimension) *line {
+	return newLine(append([]dimension{{"function", r.function}}, more...)...)
 }

@@ -26,7 +26,10 @@ type Exporter struct {
 	answered, failed                               prometheus.Counter
 	callsAnswered, callsFailed, callsThrottled     *prometheus.CounterVec // upstream
 	seconds                                        *prometheus.HistogramVec
-	inFlight                                       *prometheus.GaugeVec
+	inFlight, limit                                *prometheus.GaugeVec
+	classes                                        map[jobs.Class]*prometheus.CounterVec // upstream
+	ends                                           map[jobs.Phase]prometheus.Counter
+	lag                                            prometheus.Histogram
 	messagesDone, messagesDeferred, messagesFailed *prometheus.CounterVec   // queue
 	requests                                       *prometheus.HistogramVec // route, status
 }
@@ -50,15 +53,28 @@ func New(q jobs.Queue, queues ...jobs.QueueName) *Exporter {
 		callsFailed:    counter(metrics.CallsFailed, "Calls of an upstream that failed, throttled ones among them.", "upstream"),
 		callsThrottled: counter(metrics.CallsThrottled, "Calls of an upstream that it throttled.", "upstream"),
 		seconds:        histogram(metrics.CallSeconds, "Seconds that a call of an upstream took.", prometheus.ExponentialBuckets(0.01, 2, 15), "upstream"),
-		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: metrics.Namespace, Name: "calls_in_flight",
+		inFlight: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: metrics.Namespace, Name: metrics.CallsInFlight,
 			Help: "Calls of an upstream that are under way."}, []string{"upstream"}),
+		limit: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: metrics.Namespace, Name: metrics.CallLimit,
+			Help: "Calls of an upstream that may be under way, of the model that was called last."}, []string{"upstream"}),
+		lag: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: metrics.Namespace, Name: metrics.FoldLag,
+			Help: "Seconds since a split was last folded, when it is folded with news: how old progress is.", Buckets: []float64{1, 5, 10, 15, 30, 60, 120, 300, 600, 3600}}),
+		classes: map[jobs.Class]*prometheus.CounterVec{}, ends: map[jobs.Phase]prometheus.Counter{},
 		messagesDone:     counter(metrics.MessagesDone, "Messages of a queue that are done with.", "queue"),
 		messagesDeferred: counter(metrics.MessagesDeferred, "Messages of a queue that were put off on purpose.", "queue"),
 		messagesFailed:   counter(metrics.MessagesFailed, "Messages of a queue that come again after an error.", "queue"),
 		requests: histogram("http_request_seconds", "Seconds that a request of the API took.",
 			[]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60}, "route", "status"),
 	}
-	e.registry.MustRegister(e.answered, e.failed, e.callsAnswered, e.callsFailed, e.callsThrottled, e.seconds, e.inFlight,
+	for class, name := range metrics.ClassMetrics {
+		e.classes[class] = counter(name, "Calls of an upstream that failed, of the class "+string(class)+".", "upstream")
+		e.registry.MustRegister(e.classes[class])
+	}
+	for phase, name := range metrics.EndMetrics {
+		e.ends[phase] = item(name, "Jobs that have ended as "+string(phase)+".")
+		e.registry.MustRegister(e.ends[phase])
+	}
+	e.registry.MustRegister(e.limit, e.lag, e.answered, e.failed, e.callsAnswered, e.callsFailed, e.callsThrottled, e.seconds, e.inFlight,
 		e.messagesDone, e.messagesDeferred, e.messagesFailed, e.requests,
 		depths{q, queues}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return e
@@ -76,15 +92,21 @@ func (e *Exporter) Watch() jobs.Watch {
 		CallEnded: func(upstream, _ string, fault *jobs.Fault, took time.Duration) {
 			e.inFlight.WithLabelValues(upstream).Dec()
 			e.seconds.WithLabelValues(upstream).Observe(took.Seconds())
-			switch {
-			case fault == nil:
+			if fault == nil {
 				e.callsAnswered.WithLabelValues(upstream).Inc()
 				return
-			case fault.Throttles():
+			}
+			if fault.Throttles() {
 				e.callsThrottled.WithLabelValues(upstream).Inc()
+			}
+			if c := e.classes[fault.Class()]; c != nil {
+				c.WithLabelValues(upstream).Inc()
 			}
 			e.callsFailed.WithLabelValues(upstream).Inc()
 		},
+		Limited:  func(upstream, _ string, calls int) { e.limit.WithLabelValues(upstream).Set(float64(calls)) },
+		Folded:   func(_ jobs.JobID, lag time.Duration) { e.lag.Observe(lag.Seconds()) },
+		JobEnded: func(j jobs.Job) { e.ends[j.Phase].Inc() },
 		Outcome: func(_ jobs.JobID, answered bool) {
 			if answered {
 				e.answered.Inc()
@@ -134,7 +156,7 @@ type depths struct {
 
 var (
 	depthDesc = prometheus.NewDesc(prometheus.BuildFQName(metrics.Namespace, "", "queue_messages"), "Messages of a queue, about: waiting, in_flight, delayed, or dead.", []string{"queue", "state"}, nil)
-	ageDesc   = prometheus.NewDesc(prometheus.BuildFQName(metrics.Namespace, "", "queue_oldest_seconds"), "Age of the oldest waiting message of a queue.", []string{"queue"}, nil)
+	ageDesc   = prometheus.NewDesc(prometheus.BuildFQName(metrics.Namespace, "", metrics.QueueOldest), "Age of the oldest waiting message of a queue.", []string{"queue"}, nil)
 )
 
 // Describe says what is collected.

@@ -227,9 +227,16 @@ func (a *Aggregate) fold(ctx context.Context, j *Job, s *Split) error {
 			return err
 		}
 	}
+	lag := began.Sub(s.FoldedAt)
+	if s.FoldedAt.IsZero() {
+		lag = 0
+	}
 	s.Totals, s.Fold, s.Settled, s.Reopening, s.FoldedAt = f.Totals, f.Generation, f.Settled, f.Reopening, began
 	if err := a.Ledger.SaveSplit(ctx, s); err != nil {
 		return fmt.Errorf("save it: %w", err)
+	}
+	if news && a.Watch.Folded != nil {
+		a.Watch.Folded(j.ID, lag)
 	}
 	if news && !s.Settled {
 		if err := a.heedLimits(ctx, j); err != nil {

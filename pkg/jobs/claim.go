@@ -373,8 +373,13 @@ func (p *Ports) saveJob(ctx context.Context, j *Job) error {
 	if err := p.Ledger.SaveJob(ctx, j); err != nil {
 		return err
 	}
+	ended := j.Ending
+	j.Ending = false
 	if p.Watch.JobSaved != nil {
 		p.Watch.JobSaved(*j)
+	}
+	if ended && p.Watch.JobEnded != nil {
+		p.Watch.JobEnded(*j)
 	}
 	return nil
 }

@@ -305,6 +305,13 @@ func (gs *Gates) refresh(ctx context.Context, g *Gate, age time.Duration) error 
 	return nil
 }
 
+// limit is how many calls may be in flight now.
+func (g *Gate) limit() int {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return int(g.width)
+}
+
 // pause is the hold on the gate as last read, or nil.
 func (g *Gate) pause() *Pause {
 	g.mu.Lock()

@@ -104,6 +104,8 @@ type Job struct {
 	Notified time.Time         `json:",omitzero"`  // when it came to the end that its hooks were last told of
 	Closed   bool              `json:",omitempty"` // ended long enough ago: no longer visited by the sweep
 	Metadata map[string]string `json:",omitempty"`
+
+	Ending bool `json:"-"` // this save is the one that ends it
 }
 
 // RecordsKept is how long the records of a job outlive its deadline; those of a job without one are kept. Its objects are
@@ -129,7 +131,7 @@ func (j *Job) moveTo(p Phase, now time.Time) {
 	if j.Phase != p && !j.Phase.CanMove(p) {
 		panic("jobs: job " + string(j.ID) + " cannot move from " + string(j.Phase) + " to " + string(p))
 	}
-	j.Phase, j.MovedAt = p, now
+	j.Phase, j.MovedAt, j.Ending = p, now, p.Ended()
 	if j.Entered == nil {
 		j.Entered = map[Phase]time.Time{}
 	}

@@ -317,5 +317,8 @@ type Watch struct {
 	CallEnded   func(upstream, model string, fault *Fault, took time.Duration) // fault nil = answered
 	Outcome     func(job JobID, answered bool)                                 // an item has its outcome, not yet saved
 	JobSaved    func(j Job)
-	Pinged      func(q QueueName, age time.Duration) // a ping came through a queue, so long after it was sent
+	Limited     func(upstream, model string, calls int) // where the limit of calls in flight stands, after an attempt
+	Folded      func(job JobID, lag time.Duration)      // a split was folded with news, so long after it was last
+	JobEnded    func(j Job)                             // a job came to an end, or to one anew
+	Pinged      func(q QueueName, age time.Duration)    // a ping came through a queue, so long after it was sent
 }

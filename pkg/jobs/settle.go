@@ -267,8 +267,15 @@ func (a *attempt) end(ctx context.Context) error {
 	if err == nil {
 		a.reportGates(ctx)
 		err = a.meet(ctx, f)
+		a.tellLog(ctx, f)
 	}
 	return errors.Join(err, failed)
+}
+
+// tellLog writes the one line of a chunk: counts and its fate, and never what an item or its answer says.
+func (a *attempt) tellLog(ctx context.Context, f fate) {
+	a.w.Log.InfoContext(ctx, "worked at a chunk", "job", a.c.ID.Job, "chunk", a.c.ID.String(), "attempt", a.attempt, "fate", string(f), "items", a.c.Items().Count(),
+		"resolved", a.c.Resolved.Count()-a.resolvedAtClaim, "failed", a.c.Failed.Count(), "open", a.c.Open().Count(), "seconds", a.w.Now().Sub(a.began).Round(time.Millisecond).Seconds())
 }
 
 // meet does what the chunk's fate asks for.
@@ -379,6 +386,9 @@ func (a *attempt) reportGates(ctx context.Context) {
 		why := u.why
 		if u.answered {
 			why = ""
+		}
+		if a.w.Watch.Limited != nil {
+			a.w.Watch.Limited(u.ID.Upstream, u.ID.Model, u.limit())
 		}
 		if err := a.w.gates.report(context.WithoutCancel(ctx), u.Gate, u.answered, why); err != nil {
 			a.w.Log.WarnContext(ctx, "report to the gate", "gate", u.ID.String(), "error", err)

@@ -118,7 +118,7 @@ var mutants = []mutant{{
 		orphan = c.Owner != ""`}},
 }, {
 	"a redrive does not name its chunk in the split",
-	[]change{{"claim.go", `		s.Reopening, s.Settled = named, false`, `		s.Settled = false`}},
+	[]change{{"redrive.go", `		s.Reopening, s.Settled = named, false`, `		s.Settled = false`}},
 }, {
 	"a redrive forgives nothing",
 	[]change{{"claim.go", `	c.Accused, c.Passed, c.Spent, c.Calls, c.Failures, c.Felled, c.InHand = nil, nil, nil, nil, nil, nil, nil
