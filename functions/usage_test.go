@@ -74,6 +74,7 @@ func actionsOf(service string, r *http.Request, body []byte) []string {
 var unseen = map[string]string{
 	"bucket AbortMultipartUpload":    "only a write that is given up after its first parts needs it",
 	"bucket ListBucket":              "without it S3 says of what is not there that it is forbidden, and not that it is absent",
+	"ingest: table BatchGetItem":     "only an upload of a tenant with a limit of open items has the open jobs listed",
 	"aggregate: bucket DeleteObject": "only a file of more than 10,000 pieces is made by way of helpers, which are removed",
 	"aggregate: ingest SendMessage":  "the sweep sends again what has not moved for an hour",
 	"aggregate: work SendMessage":    "the sweep sends again what has not moved for an hour, and what was parked while an upstream was away",

@@ -42,6 +42,9 @@ const (
 // MetadataInboxKey is the name under which the job of an upload has the name of the uploaded object in its metadata.
 const MetadataInboxKey = "inbox_key"
 
+// admitAgain is how long an upload waits whose tenant has too many open items.
+const admitAgain = 5 * time.Minute
+
 // hopeless is an upload that no job can run on, and why.
 type hopeless struct{ code, reason string }
 
@@ -67,6 +70,15 @@ func (in *Ingest) upload(ctx context.Context, d Message, m *UploadMessage, s sha
 		return sendIfNew(ctx, &in.Ports, &j)
 	case !errors.Is(err, ErrNotFound):
 		return fmt.Errorf("read job %s: %w", id, err)
+	}
+	if err := Admit(ctx, in.Ports, tenant); CodeOf(err) == CodeLimit && d.ID != "" {
+		until := in.Now().Add(admitAgain)
+		if err := in.Queue.Defer(context.WithoutCancel(ctx), until, d); err != nil {
+			return fmt.Errorf("defer a message: %w", err)
+		}
+		return &Deferred{Until: until, Why: err.Error()}
+	} else if err != nil {
+		return err
 	}
 	j := Job{
 		ID: id, Tenant: tenant, Input: m.Upload, InputBytes: m.Bytes, Cut: DefaultCut(m.Bytes), OnInvalid: in.opt.Upload.OnInvalid,

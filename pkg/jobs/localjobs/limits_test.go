@@ -2,6 +2,7 @@ package localjobs
 
 import (
 	"context"
+	"io"
 	"strings"
 	"testing"
 	"time"
@@ -77,7 +78,24 @@ func TestATenantWithManyOpenItemsIsRefusedAnotherJob(t *testing.T) {
 			t.Errorf("another job: %v", err)
 		}
 		s.must(jobs.Admit(t.Context(), s.Ports, "another"))
+		s.must(s.put("inbox/tenant/more.jsonl", `{"custom_id":"c0","method":"POST","url":"/v1/chat/completions","body":{"model":"m","N":0}}`+"\n"))
+		jobsOf := func() (n int) {
+			for _, err := range s.local.Store.Jobs(t.Context(), jobs.JobQuery{Tenant: "tenant"}) {
+				s.must(err)
+				n++
+			}
+			return n
+		}
+		s.settle(jobs.QueueIngest)
+		if n := jobsOf(); n != 1 {
+			t.Errorf("an upload was taken in all the same: %d jobs", n)
+		}
 		s.run(time.Hour)
+		time.Sleep(10 * time.Minute)
+		s.settle()
+		if n := jobsOf(); n != 2 {
+			t.Errorf("the upload was not taken in when there was room: %d jobs", n)
+		}
 		s.must(jobs.Admit(t.Context(), s.Ports, "tenant"))
 		for _, l := range []jobs.Limits{{Tenant: "a/b"}, {Tenant: "tenant", OpenItems: -1}, {Tenant: "tenant", MaxCost: -1}} {
 			if err := s.inspector().SetLimits(t.Context(), l, "key k"); jobs.CodeOf(err) != jobs.CodeInvalid {
@@ -146,4 +164,20 @@ func (u usingTokens) Call(ctx context.Context, r jobs.Request) (jobs.Answer, err
 	answer, err := u.Upstream.Call(ctx, r)
 	answer.Usage = jobs.Usage{Input: 100, Total: 100}
 	return answer, err
+}
+
+// put puts an object into the inbox, and tells of it.
+func (s *stepwise) put(name, content string) error {
+	w, err := s.local.Files.Create(s.t.Context(), name)
+	if err != nil {
+		return err
+	}
+	if _, err := io.WriteString(w, content); err != nil {
+		return err
+	}
+	info, err := w.Commit(s.t.Context())
+	if err == nil {
+		s.send(jobs.QueueIngest, jobs.UploadBody(jobs.UploadMessage{Upload: info.FileRef, Bytes: info.Bytes}))
+	}
+	return err
 }

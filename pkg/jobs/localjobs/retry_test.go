@@ -178,3 +178,23 @@ func TestItemsThatAreRetriedCannotBeRedriven(t *testing.T) {
 		}
 	})
 }
+
+func TestItemsThatExpiredAreRetried(t *testing.T) {
+	away := func(int, int) *jobs.Fault { return failure(503) }
+	inSteps(t, away, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, func(j *jobs.Job) { smallSplits(j); j.Window = time.Hour }))
+		s.run(3 * time.Hour)
+		if j := s.job(); j.Phase != jobs.PhaseExpired {
+			t.Fatalf("the job is %s", j.Phase)
+		}
+		s.upstream = answerAll
+		got := s.retry(jobs.RetryQuery{Codes: []string{jobs.ItemExpired}})
+		if got.Items != 40 || got.ByCode[jobs.ItemExpired] != 40 {
+			t.Fatalf("a retry asks for %+v", got)
+		}
+		s.sweeps(60)
+		if j, err := s.local.Store.Job(t.Context(), got.Job.ID); err != nil || j.Phase != jobs.PhaseCompleted || j.Outputs.Totals.Answered != 40 {
+			t.Errorf("it ends as %s with %+v, %v", j.Phase, j.Outputs, err)
+		}
+	})
+}
