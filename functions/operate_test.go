@@ -3,6 +3,7 @@ package functions
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -43,7 +44,12 @@ func TestOperatorsReachTheDeadLettersThroughTheFrontDoor(t *testing.T) {
 	operator, err := batchapi.NewClient(url, operatorKey)
 	must(t, err)
 	long := strings.Repeat("hello ", 900) // four of these fill a chunk
-	f, err := operator.CreateFile(ctx, "in.jsonl", "batch", strings.NewReader(ask(40, map[int]string{anyItem: long, 3: "sick " + long, 21: "sick " + long})))
+	texts := map[int]string{anyItem: long}
+	for i := range 40 { // neighbours are answered after the first failures of the sick ones, which shows that it is these
+		texts[i] = fmt.Sprintf("[[delay=%dms]] %s", i%4*400, long)
+	}
+	texts[3], texts[21] = "sick "+long, "sick "+long
+	f, err := operator.CreateFile(ctx, "in.jsonl", "batch", strings.NewReader(ask(40, texts)))
 	must(t, err)
 	made, err := operator.CreateBatch(ctx, batchapi.CreateBatchRequest{InputFileID: f.ID, Endpoint: "/v1/chat/completions", CompletionWindow: "24h",
 		Metadata: map[string]string{"fanout_chunk_items": "4", "fanout_max_attempts": "1"}}, "")
@@ -93,18 +99,26 @@ func TestOperatorsReachTheDeadLettersThroughTheFrontDoor(t *testing.T) {
 			t.Errorf("queue %+v", q)
 		}
 	}
-	for _, name := range []string{"ingest", "aggregate", "notify"} {
-		s.send(t, name+"-dead", "not one of ours")
-		if l, err := operator.Letters(ctx, name, 1); err != nil || len(l.Data) != 1 || l.Data[0].Standing != "unreadable" {
+	for _, name := range []string{"ingest", "work", "aggregate", "notify"} {
+		for range 9 {
+			s.send(t, name+"-dead", "not one of ours")
+		}
+		if l, err := operator.Letters(ctx, name, 20); err != nil || len(l.Data) != 9 || l.Data[0].Standing != "unreadable" {
 			t.Errorf("%s has dead letters %+v, %v", name, l.Data, err)
 		}
-		if done, err := operator.PurgeLetters(ctx, name, false, false); err != nil || done.Purged != 1 {
+		if _, err := operator.MoveLetters(ctx, name, 1); err != nil {
+			t.Error(err)
+		}
+		if q, err := operator.StopMove(ctx, name); err != nil || q.Moves[0].State != "stopped" {
+			t.Errorf("a move of %s that was stopped: %+v, %v", name, q, err)
+		}
+		if done, err := operator.PurgeLetters(ctx, name, false, false); err != nil || done.Purged < 5 {
 			t.Errorf("purge of %s: %+v, %v", name, done, err)
 		}
 	}
 	log, err := operator.Audit(ctx, batchapi.ListQuery{Limit: 100})
 	must(t, err)
-	if len(log.Data) != 5 || log.Data[4].Action != "dlq.redrive" {
+	if n := len(log.Data); n != 2+3*4 || log.Data[n-1].Action != "dlq.redrive" || log.Data[n-2].Action != "dlq.move" || log.Data[0].Action != "dlq.purge" {
 		t.Errorf("the audit log has %+v", log.Data)
 	}
 }

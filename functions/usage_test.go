@@ -51,6 +51,9 @@ func actionsOf(service string, r *http.Request, body []byte) []string {
 			To   string `json:"DestinationArn"` // … here
 		}
 		_ = json.Unmarshal(body, &queue) // our clients speak JSON
+		if target(r) == "CancelMessageMoveTask" { // of which only the task is named: it may be that of any dead letters
+			return []string{"ingest-dead CancelMessageMoveTask", "work-dead CancelMessageMoveTask", "aggregate-dead CancelMessageMoveTask", "notify-dead CancelMessageMoveTask"}
+		}
 		if queue.From != "" {
 			queue.URL = strings.ReplaceAll(queue.From, ":", "/")
 		}
