@@ -50,7 +50,7 @@ func actionsOf(service string, r *http.Request, body []byte) []string {
 			From string `json:"SourceArn"`      // of a move, which needs to send …
 			To   string `json:"DestinationArn"` // … here
 		}
-		_ = json.Unmarshal(body, &queue) // our clients speak JSON
+		_ = json.Unmarshal(body, &queue)          // our clients speak JSON
 		if target(r) == "CancelMessageMoveTask" { // of which only the task is named: it may be that of any dead letters
 			return []string{"ingest-dead CancelMessageMoveTask", "work-dead CancelMessageMoveTask", "aggregate-dead CancelMessageMoveTask", "notify-dead CancelMessageMoveTask"}
 		}

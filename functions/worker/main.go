@@ -8,6 +8,7 @@ import (
 	"github.com/fanout-inference/fanout/internal/cloud"
 	"github.com/fanout-inference/fanout/internal/config"
 	"github.com/fanout-inference/fanout/internal/function"
+	"github.com/fanout-inference/fanout/internal/upstreams"
 	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
 )
@@ -19,7 +20,7 @@ func start(ctx context.Context, c config.Worker) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	route, err := cloud.Route(ctx, c)
+	route, err := upstreams.Route(ctx, c)
 	if err != nil {
 		return nil, err
 	}

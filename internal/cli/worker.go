@@ -12,6 +12,7 @@ import (
 	"github.com/fanout-inference/fanout/internal/cloud"
 	"github.com/fanout-inference/fanout/internal/config"
 	"github.com/fanout-inference/fanout/internal/metrics"
+	"github.com/fanout-inference/fanout/internal/upstreams"
 	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/poll"
@@ -77,7 +78,7 @@ func work(ctx context.Context, c config.Worker, grace time.Duration, s streams) 
 	if err != nil {
 		return err
 	}
-	route, err := cloud.Route(ctx, c)
+	route, err := upstreams.Route(ctx, c)
 	if err != nil {
 		return err
 	}

@@ -49,7 +49,7 @@ const (
 // those that not every process has: the dead letters of the queue that it handles, and the notify queue. concurrency is how
 // many requests it may have under way: as many connections are kept, since a handshake costs more than most requests.
 func Open(ctx context.Context, c config.Cloud, queues awsjobs.QueueURLs, concurrency int) (*Ports, error) {
-	cfg, err := configure(ctx, concurrency)
+	cfg, err := Configure(ctx, concurrency)
 	if err != nil {
 		return nil, err
 	}
@@ -69,7 +69,7 @@ func Open(ctx context.Context, c config.Cloud, queues awsjobs.QueueURLs, concurr
 
 // OpenQueue makes ports that are queues alone.
 func OpenQueue(ctx context.Context, queues awsjobs.QueueURLs) (*Ports, error) {
-	cfg, err := configure(ctx, 0)
+	cfg, err := Configure(ctx, 0)
 	if err != nil {
 		return nil, err
 	}
@@ -78,7 +78,8 @@ func OpenQueue(ctx context.Context, queues awsjobs.QueueURLs) (*Ports, error) {
 	return &Ports{Queue: awsjobs.NewSource(queue)}, nil
 }
 
-func configure(ctx context.Context, concurrency int) (aws.Config, error) {
+// Configure finds region, credentials and endpoints where the SDK does.
+func Configure(ctx context.Context, concurrency int) (aws.Config, error) {
 	cfg, err := awsconfig.LoadDefaultConfig(ctx, awsconfig.WithHTTPClient(client(answerAfter, concurrency)), awsconfig.WithRetryer(func() aws.Retryer {
 		return retry.NewStandard(func(o *retry.StandardOptions) { o.MaxAttempts = attempts })
 	}))

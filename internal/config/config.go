@@ -23,7 +23,6 @@ import (
 	"github.com/caarlos0/env/v11"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
-	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
 // Cloud is where the ports are. Each function needs the queues that it sends to; the dead letters are those of the queue
@@ -49,9 +48,9 @@ type Ingest struct {
 // Worker is what the worker function, and `fanout worker`, are told.
 type Worker struct {
 	Cloud
-	DeadLetters string          `env:"FANOUT_WORK_DEAD_LETTERS,required"` // URL
-	Upstream    string          `env:"FANOUT_UPSTREAM,required"`          // builtin, bedrock, sagemaker:ENDPOINT, or the URL of an OpenAI-compatible server
-	UpstreamKey upstream.Secret `env:"FANOUT_UPSTREAM_KEY"`
+	DeadLetters string      `env:"FANOUT_WORK_DEAD_LETTERS,required"` // URL
+	Upstream    string      `env:"FANOUT_UPSTREAM,required"`          // builtin, bedrock, sagemaker:ENDPOINT, or the URL of an OpenAI-compatible server
+	UpstreamKey jobs.Secret `env:"FANOUT_UPSTREAM_KEY"`
 	// UpstreamKeyFrom is a parameter that holds the key, so that it stands in no function's configuration.
 	UpstreamKeyFrom string        `env:"FANOUT_UPSTREAM_KEY_FROM"`
 	Concurrency     int           `env:"FANOUT_CONCURRENCY" envDefault:"100"` // calls in flight of one process for each upstream+model
@@ -94,9 +93,10 @@ type API struct {
 	NotifyDead    string `env:"FANOUT_NOTIFY_DEAD_LETTERS"`
 }
 
-// Upstreams that AWS runs, which are called with its signatures. SageMaker is followed by the name of an endpoint, whose
+// Upstreams that are no URL. Those that AWS runs are called with its signatures. SageMaker is followed by the name of an endpoint, whose
 // container takes OpenAI's requests.
 const (
+	Builtin   = "builtin" // models of fanout's own; upstream.BuiltinName, whose package only a worker should carry
 	Bedrock   = "bedrock"
 	SageMaker = "sagemaker:"
 )
@@ -219,7 +219,7 @@ func (c *Worker) check() []error {
 		if !endpointName.MatchString(endpoint) {
 			all = append(all, wrong("FANOUT_UPSTREAM", "must name an endpoint after %s", SageMaker))
 		}
-	case c.Upstream != upstream.BuiltinName && c.Upstream != Bedrock:
+	case c.Upstream != Builtin && c.Upstream != Bedrock:
 		all = append(all, checkURLs(map[string]string{"FANOUT_UPSTREAM": c.Upstream})...)
 	}
 	if c.UpstreamKey != "" && c.UpstreamKeyFrom != "" {

@@ -24,8 +24,14 @@ import (
 // Functions are what is packed, by the names of their folders below functions/.
 var functions = []string{"api", "ingest", "worker", "aggregate", "notify"}
 
-// maxBinary is the budget for a binary: what is larger starts slower.
-const maxBinary = 15_000_000
+// maxBinary is the budget for a binary: what is larger starts slower. That of api has the operators' routes and the console in
+// it too (ADR 0023).
+func maxBinary(function string) int {
+	if function == "api" {
+		return 16_000_000
+	}
+	return 15_000_000
+}
 
 func main() {
 	var (
@@ -79,8 +85,8 @@ func packOne(ctx context.Context, name, arch, path string, table io.Writer) (sum
 	if err != nil {
 		return "", err
 	}
-	if len(body) > maxBinary {
-		return "", fmt.Errorf("the binary has %d bytes, more than its budget of %d", len(body), maxBinary)
+	if most := maxBinary(name); len(body) > most {
+		return "", fmt.Errorf("the binary has %d bytes, more than its budget of %d", len(body), most)
 	}
 	packed, err := create(path, body)
 	if err != nil {

@@ -1,4 +1,7 @@
-package cloud
+// Package upstreams opens where a worker is told that models are served, with the key or the signature that it needs.
+//
+// It is apart from the other clients of AWS since the built-in models come with it, which only a worker has a use for.
+package upstreams
 
 import (
 	"bytes"
@@ -15,6 +18,7 @@ import (
 	"github.com/aws/aws-sdk-go-v2/aws"
 	"github.com/aws/aws-sdk-go-v2/aws/signer/v4"
 
+	"github.com/fanout-inference/fanout/internal/cloud"
 	"github.com/fanout-inference/fanout/internal/config"
 	"github.com/fanout-inference/fanout/internal/release"
 	"github.com/fanout-inference/fanout/pkg/jobs"
@@ -27,7 +31,7 @@ func Route(ctx context.Context, c config.Worker) (func(model string) (string, jo
 	target := c.Upstream
 	endpoint, sagemaker := strings.CutPrefix(target, config.SageMaker)
 	if sagemaker || target == config.Bedrock || c.UpstreamKeyFrom != "" {
-		cfg, err := configure(ctx, 0)
+		cfg, err := cloud.Configure(ctx, 0)
 		if err != nil {
 			return nil, err
 		}

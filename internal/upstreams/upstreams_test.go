@@ -1,4 +1,4 @@
-package cloud
+package upstreams
 
 import (
 	"crypto/sha256"
