@@ -72,6 +72,8 @@ func TestImportsPointOneWay(t *testing.T) {
 			"who calls strangers knows one message, and neither queues nor records"},
 		{"pkg/batchapi", []string{"database/sql", "modernc.org/sqlite", "github.com/aws", module + "/pkg/upstream", module + "/pkg/jobs/localjobs", module + "/pkg/jobs/awsjobs", module + "/internal"},
 			"the API knows the rules, whoever keeps what it says and whoever answers"},
+		{"pkg/console", []string{"github.com", "modernc.org", "golang.org", "pgregory.net"},
+			"the console is files: all that it knows it asks the API for, in the browser"},
 		{"internal/inbox", []string{"net/http", "github.com/aws", module + "/pkg/upstream", module + "/pkg/batchapi"},
 			"a folder needs no API"},
 		{"functions", []string{"database/sql", "modernc.org/sqlite", module + "/pkg/jobs/localjobs", module + "/internal/cli"},

@@ -19,6 +19,7 @@ import (
 	"github.com/fanout-inference/fanout/internal/inbox"
 	"github.com/fanout-inference/fanout/internal/prom"
 	"github.com/fanout-inference/fanout/pkg/batchapi"
+	"github.com/fanout-inference/fanout/pkg/console"
 	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/localjobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/poll"
@@ -325,6 +326,9 @@ const (
 func (s *Server) server() *http.Server {
 	mux := http.NewServeMux()
 	mux.Handle("/", s.api)
+	pages := console.Handler()
+	mux.Handle("/console", pages)
+	mux.Handle("/console/", pages)
 	mux.Handle("GET /metrics", s.api.Guard(batchapi.ScopeOperate, s.metrics.Handler()))
 	return &http.Server{
 		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,

@@ -1,0 +1,219 @@
+// Building pages. Text from anywhere becomes text nodes and attributes of fixed names, never markup.
+
+// el makes an element. `on` holds listeners; an attribute that is false or null is left out. A listener stays with its element
+// when a page is redrawn, so an element with listeners needs a data-key that says what it acts on.
+export function el(name, attributes, ...children) {
+  const node = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes ?? {})) {
+    if (value === false || value === null || value === undefined) continue;
+    if (key === 'on') {
+      for (const [type, listener] of Object.entries(value)) node.addEventListener(type, listener);
+    } else {
+      node.setAttribute(key, value === true ? '' : value);
+    }
+  }
+  node.append(...nodes(children));
+  return node;
+}
+
+function svg(name, attributes, ...children) {
+  const node = document.createElementNS('http://www.w3.org/2000/svg', name);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children);
+  return node;
+}
+
+function nodes(children) {
+  return children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false).map((c) => (c instanceof Node ? c : document.createTextNode(String(c))));
+}
+
+// show makes these the children of parent. What is alike stays, with its focus, selection and listeners.
+export function show(parent, ...children) {
+  const fresh = nodes(children);
+  const old = [...parent.childNodes];
+  fresh.forEach((node, i) => {
+    if (i >= old.length) parent.append(node);
+    else morph(old[i], node);
+  });
+  for (const node of old.slice(fresh.length)) node.remove();
+}
+
+function morph(old, fresh) {
+  if (old === fresh || old.isEqualNode(fresh)) return;
+  const alike = old.nodeName === fresh.nodeName && old.dataset?.key === fresh.dataset?.key && old instanceof Element;
+  if (!alike) {
+    old.replaceWith(fresh);
+    return;
+  }
+  if (old.ariaBusy === 'true') return;
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && name !== 'open') old.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) !== value) old.setAttribute(name, value);
+  }
+  show(old, ...fresh.childNodes);
+}
+
+// poll calls f now and every so often while the page is visible, until the signal. What goes wrong is shown in notice.
+export async function poll(signal, every, notice, f) {
+  while (!signal.aborted) {
+    try {
+      const goOn = await f();
+      if (signal.aborted) return;
+      show(notice);
+      if (goOn === false) return;
+    } catch (err) {
+      if (signal.aborted) return;
+      show(notice, problem(err));
+    }
+    await pause(every, signal);
+    await visible(signal);
+  }
+}
+
+// pause waits; the signal ends it early.
+export function pause(ms, signal) {
+  return new Promise((done) => {
+    const timer = setTimeout(done, ms);
+    signal?.addEventListener('abort', () => { clearTimeout(timer); done(); }, { once: true });
+  });
+}
+
+function visible(signal) {
+  if (!document.hidden) return Promise.resolve();
+  return new Promise((done) => {
+    const look = () => { if (!document.hidden) end(); };
+    const end = () => { document.removeEventListener('visibilitychange', look); done(); };
+    document.addEventListener('visibilitychange', look);
+    signal.addEventListener('abort', end, { once: true });
+  });
+}
+
+// sentence is what went wrong, as a sentence.
+export function sentence(err) {
+  const text = String(err?.message ?? err);
+  return /[.!?]$/.test(text) ? text : text + '.';
+}
+
+export function problem(err) {
+  return el('p', { class: 'notice bad', role: 'alert' }, sentence(err));
+}
+
+export function good(...children) {
+  return el('p', { class: 'notice good', role: 'status' }, children);
+}
+
+export function empty(...children) {
+  return el('p', { class: 'empty' }, children);
+}
+
+export function button(label, act, attributes) {
+  return el('button', { type: 'button', 'data-key': label, ...attributes, on: { click: act } }, label);
+}
+
+export function field(label, input, hint) {
+  return el('label', { class: 'field' }, el('span', { class: 'label' }, label), input, hint && el('span', { class: 'hint' }, hint));
+}
+
+// busy runs what a button does, with the button off meanwhile. What goes wrong is shown in notice.
+export async function busy(control, notice, f) {
+  control.disabled = true;
+  control.ariaBusy = 'true';
+  show(notice);
+  try {
+    return await f();
+  } catch (err) {
+    show(notice, problem(err));
+    return undefined;
+  } finally {
+    control.disabled = false;
+    control.ariaBusy = null;
+  }
+}
+
+// table has columns [{title, class, cell(row)}]. On a narrow screen each row is a card, whose cells carry their titles.
+export function table(columns, rows, key) {
+  return el('div', { class: 'table' }, el('table', null,
+    el('thead', null, el('tr', null, columns.map((c) => el('th', { scope: 'col', class: c.class }, c.title)))),
+    el('tbody', null, rows.map((row) => el('tr', { 'data-key': key(row) },
+      columns.map((c) => el('td', { class: c.class, 'data-title': c.title }, c.cell(row))))))));
+}
+
+// dialog shows a modal dialog; closed is called when it is left, however.
+export function dialog(title, content, closed) {
+  const box = el('dialog', { 'aria-labelledby': 'dialog-title' }, el('h2', { id: 'dialog-title' }, title), content);
+  box.addEventListener('close', () => { box.remove(); closed?.(); });
+  document.body.append(box);
+  box.showModal();
+  return box;
+}
+
+// confirm asks before something is done. It resolves when the dialog is closed; act does it, and may show its progress in
+// the notice. The dialog stays open with the problem if act fails.
+export function confirm(title, content, label, act, style = 'primary') {
+  return new Promise((done) => {
+    const notice = el('div');
+    const go = button(label, () => busy(go, notice, async () => { await act(); box.close(); }), { class: style });
+    const box = dialog(title, [content, notice, el('div', { class: 'actions' }, button('Never mind', () => box.close()), go)], done);
+  });
+}
+
+// Words for values.
+
+const numbers = new Intl.NumberFormat('en');
+export const count = (n) => numbers.format(n ?? 0);
+export const plural = (n, one, many = one + 's') => `${count(n)} ${n === 1 ? one : many}`;
+export const money = (usd) => '$' + (usd !== 0 && usd < 1 ? usd.toFixed(4) : usd.toFixed(2));
+
+export function duration(s) {
+  s = Math.max(0, Math.round(s));
+  if (s < 60) return `${s} s`;
+  if (s < 3600) return `${Math.floor(s / 60)} min ${s % 60} s`;
+  if (s < 48 * 3600) return `${Math.floor(s / 3600)} h ${Math.floor(s / 60) % 60} min`;
+  return `${Math.floor(s / 86400)} d ${Math.floor(s / 3600) % 24} h`;
+}
+
+// ago is how long ago a Unix time was, roughly, so that a list does not flicker.
+export function ago(at) {
+  if (!at) return '–';
+  const s = Math.max(0, Date.now() / 1000 - at);
+  let text = 'just now';
+  if (s >= 86400 * 2) text = `${Math.floor(s / 86400)} d ago`;
+  else if (s >= 3600) text = `${Math.floor(s / 3600)} h ago`;
+  else if (s >= 60) text = `${Math.floor(s / 60)} min ago`;
+  else if (s >= 10) text = `${Math.floor(s / 10) * 10} s ago`;
+  return time(at, text);
+}
+
+export function time(at, text) {
+  const when = new Date(at * 1000);
+  const full = when.toLocaleString('en-GB', { dateStyle: 'medium', timeStyle: 'medium' });
+  return el('time', { datetime: when.toISOString(), title: full }, text ?? full);
+}
+
+const looks = {
+  completed: 'good', answered: 'good', delivered: 'good',
+  failed: 'bad', expired: 'bad', refused: 'bad', dead: 'bad',
+  paused: 'held', cancelling: 'held', stopped: 'held', waiting: 'held', failing: 'held',
+  cancelled: 'off',
+};
+
+// badge is a state: a word, with a colour that only repeats it.
+export function badge(state) {
+  return el('span', { class: `badge ${looks[state] ?? 'busy'}` }, state.replaceAll('_', ' '));
+}
+
+// bar shows what of total was answered and what has failed.
+export function bar({ total, completed, failed }) {
+  const part = (n) => (total > 0 ? (100 * n) / total : 0);
+  const done = Math.floor(part(completed + failed));
+  return el('div', { class: 'bar', role: 'progressbar', 'aria-label': 'Progress', 'aria-valuemin': 0, 'aria-valuemax': 100, 'aria-valuenow': done },
+    svg('svg', { viewBox: '0 0 100 1', preserveAspectRatio: 'none', 'aria-hidden': 'true' },
+      svg('rect', { class: 'answered', width: part(completed), height: 1 }),
+      svg('rect', { class: 'failed', x: part(completed), width: part(failed), height: 1 })));
+}
+
+export function code(text) {
+  return el('code', null, text);
+}

@@ -1,0 +1,434 @@
+package console_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"io"
+	"net/http"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/fanout-inference/fanout/internal/serve"
+	"github.com/fanout-inference/fanout/pkg/batchapi"
+	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/upstream/upstreamtest"
+)
+
+func TestAFileIsSubmittedAndWatchedToItsEnd(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	b := open(t, s.base)
+	b.sees("No job runs")
+	b.press("Submit a file")
+	example, err := filepath.Abs("../../examples/sentiment.jsonl")
+	must(t, err)
+	b.run(chromedp.SetUploadFiles(chromedp.CSS(`input[type=file]`), []string{example}))
+	b.fill("metadata", "campaign = spring\nfanout_max_attempts=3")
+	b.press("Submit")
+	b.sees("300 of 300 items", "completed", "builtin/sentiment", "sentiment.jsonl", "campaign", "spring", "Download answers")
+	b.until(`document.querySelector('.plot canvas') !== null`)
+	if figures := eval[string](b, `document.querySelector('.figures').innerText`); !strings.Contains(figures, "Answered\n300") || !strings.Contains(figures, "Failed\n0") {
+		t.Errorf("the figures are %q", figures)
+	}
+	b.press("Show items")
+	b.sees("austen-pride-001", "Page 1.")
+	b.press("Next")
+	b.sees("Page 2.")
+	b.fill("custom_id", "austen-pride-002")
+	b.press("Show items")
+	b.until(`document.querySelectorAll('.items > li').length === 1`)
+	if strings.Contains(b.text(), "She is tolerable") {
+		t.Error("a question is shown before anybody has asked for it")
+	}
+	b.press("Show")
+	b.sees("She is tolerable; but not handsome enough to tempt me.", `"confidence"`)
+	b.goTo("#/jobs", "Jobs")
+	b.sees("300 of 300")
+	b.calm()
+}
+
+func TestAnErrorGroupIsShownWithASample(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	job := s.submit(t, "in.jsonl", line("fine", "builtin/language", "Guten Tag zusammen")+line("the-bad-one", "builtin/none", "x"), nil)
+	b := open(t, s.base)
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("What fails", "model_not_found", "HTTP 404", "the-bad-one", "line 2")
+	b.run(chromedp.SetValue(chromedp.CSS(`[name=status]`), "failed"))
+	b.press("Show items")
+	b.until(`[...document.querySelectorAll('.items > li')].map((li) => li.querySelector('code').textContent).join() === 'the-bad-one'`)
+	b.calm()
+}
+
+// sickly is an upstream that breaks on requests with the word "sick", until it is mended.
+type sickly struct {
+	upstreamtest.Server
+	mended  atomic.Bool
+	message string
+}
+
+func (s *sickly) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err == nil && bytes.Contains(body, []byte("sick")) && !s.mended.Load() {
+		answer, err := json.Marshal(map[string]any{"error": map[string]string{"code": "cuda_error", "message": s.message}})
+		if err != nil {
+			panic(err) // strings always encode
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = w.Write(answer)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	s.Server.ServeHTTP(w, r)
+}
+
+var long = strings.Repeat("hello ", 900) // four of these fill a chunk
+
+// sickLines are 40 requests, of which two in chunks of their own are sick.
+func sickLines(id, model string) string {
+	var lines strings.Builder
+	for n := range 40 {
+		text := long
+		if n == 2 || n == 20 {
+			text = "sick " + long
+		}
+		lines.WriteString(line(fmt.Sprintf("%s%d", id, n+1), model, text))
+	}
+	return lines.String()
+}
+
+var fragile = map[string]string{"fanout_chunk_items": "4", "fanout_max_attempts": "1"}
+
+func TestDeadChunksAreCountedTriedAndBroughtBack(t *testing.T) {
+	t.Parallel()
+	model := &sickly{message: "the kernel did not launch"}
+	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
+	job := s.submit(t, "in.jsonl", sickLines("c", "m"), fragile)
+	b := open(t, s.base)
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed", "Answered\n38", "Dead chunks\n2", "cuda_error")
+	b.goTo("#/dead", "Dead letters")
+	b.sees("Lines 1 to 4", "the kernel did not launch")
+	b.fill("code", "cuda_error")
+	b.press("Filter")
+	b.sees("dead chunks with the error cuda_error")
+	b.run(chromedp.Click(chromedp.Search(`//a[starts-with(normalize-space(), "Lines 21")]`)))
+	b.sees("Its open items", "c21", "HTTP 500")
+	b.goTo("#/dead?code=cuda_error", "Dead letters")
+
+	b.fill("canary", "1")
+	b.press("Redrive …")
+	b.sees("Redrive dead chunks", "Chunks\n2", "Items to be asked\n2", "Jobs\n1", "1 chunk goes first")
+	b.press("Redrive 2 chunks")
+	b.sees("The canary failed. 1 of 1 chunk failed again, so nothing more was moved.")
+	b.press("Close")
+
+	model.mended.Store(true)
+	b.press("Redrive …") // what the canary had begun may be answered by now, so one chunk or two are left
+	b.press(eval[string](b, `new Promise((done) => { const look = () => { const go = document.querySelector('dialog .primary'); go ? done(go.textContent) : setTimeout(look, 30); }; look(); })`))
+	b.sees("Redrove ")
+	b.press("Close")
+	b.sees("No dead chunk is like that.")
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed", "Answered\n40", "Failed\n0")
+	b.goTo("#/audit", "Audit")
+	b.sees("dlq.redrive", "code cuda_error")
+	b.calm()
+}
+
+func TestAnOperatorHoldsAJobAnUpstreamAndMovesLetters(t *testing.T) {
+	t.Parallel()
+	model := &sickly{message: "the kernel did not launch"}
+	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
+	dead := s.submit(t, "in.jsonl", sickLines("c", "m"), fragile)
+	slow := s.submit(t, "slow.jsonl", line("a", "m", "[[hang]]"), nil)
+	b := open(t, s.base)
+	b.goTo("#/jobs/"+slow.ID, slow.ID)
+	b.press("Pause")
+	b.fill("reason", "maintenance until noon")
+	b.press("Pause")
+	b.sees("Paused (operator)", "maintenance until noon")
+	b.press("Resume")
+	b.press("Resume")
+	b.until(`!document.body.innerText.includes('maintenance until noon')`)
+	b.press("Cancel job")
+	b.press("Cancel job")
+	b.sees("Stopped")
+
+	b.goTo("#/upstreams", "Upstreams")
+	b.press("Pause another …")
+	b.fill("upstream", "elsewhere")
+	b.fill("model", "m2")
+	b.fill("reason", "moving house")
+	b.press("Pause")
+	b.sees("elsewhere", "moving house")
+	b.press("Resume")
+	b.press("Resume")
+	b.until(`!document.body.innerText.includes('moving house')`)
+
+	b.goTo("#/jobs/"+dead.ID, dead.ID)
+	b.sees("completed")
+	model.mended.Store(true)
+	b.goTo("#/queues", "Queues")
+	b.press("Move all back …")
+	b.sees("About 2 letters")
+	b.press("Move all back")
+	b.sees("2 of about 2")
+	b.goTo("#/jobs/"+dead.ID, dead.ID)
+	b.sees("Answered\n40")
+	b.goTo("#/audit", "Audit")
+	b.sees("job.pause", "maintenance until noon", "upstream.resume", "dlq.move")
+	b.calm()
+}
+
+func TestAKeyThatMayOnlyReadIsShownNothingThatActs(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	operator, err := serve.CreateKey(t.Context(), data)
+	must(t, err)
+	s := start(t, serve.Options{Data: data}, operator)
+	key, err := s.CreateKey(t.Context(), batchapi.CreateKeyRequest{Tenant: serve.Tenant, Scopes: []string{"read"}})
+	must(t, err)
+	job := s.submit(t, "in.jsonl", line("a", "builtin/language", "Guten Tag zusammen")+line("b", "builtin/none", "x"), nil)
+
+	b := open(t, s.base)
+	b.sees("Sign in")
+	b.fill("key", "fanout_wrong")
+	b.press("Sign in")
+	b.sees("Incorrect API key provided.")
+	b.fill("key", *key.Secret)
+	b.press("Sign in")
+	b.sees("Read only", job.ID)
+	if got := b.buttons(); strings.Join(got, ",") != "Sign out" {
+		t.Errorf("the list has the buttons %q", got)
+	}
+	if got := eval[string](b, `document.querySelector('nav').innerText`); got != "Jobs" {
+		t.Errorf("the pages are %q", got)
+	}
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed", "model_not_found", "Download errors")
+	if got := b.buttons(); strings.Join(got, ",") != "Sign out,Show items,Download answers,Download errors" {
+		t.Errorf("a job has the buttons %q", got)
+	}
+	b.goTo("#/dead", "Not found")
+	if kept := eval[string](b, `location.href + document.cookie + JSON.stringify(localStorage)`); strings.Contains(kept, "fanout_") {
+		t.Errorf("the key is in %s", kept)
+	}
+	b.run(chromedp.Reload())
+	b.sees("Read only")
+	b.press("Sign out")
+	b.sees("Sign in")
+	if kept := eval[int](b, `sessionStorage.length`); kept != 0 {
+		t.Error("the key outlives the session")
+	}
+	b.calm(http.StatusUnauthorized, http.StatusForbidden)
+}
+
+func TestThePagesFitAPhoneInTheDark(t *testing.T) {
+	t.Parallel()
+	model := &sickly{message: "the_kernel_did_not_launch_" + strings.Repeat("and_has_a_long_name_", 10)}
+	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
+	job := s.submit(t, "in.jsonl", sickLines(strings.Repeat("long_id_", 30), "model_"+strings.Repeat("with_a_long_name_", 8)), fragile)
+	b := open(t, s.base)
+	b.viewport(375, 812, "dark")
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed")
+	b.press("Show items")
+	b.sees("Page 1.")
+	for _, at := range []struct{ hash, heading, sees string }{
+		{"#/jobs/" + job.ID, job.ID, "cuda_error"}, {"#/jobs", "Jobs", job.ID}, {"#/dead", "Dead letters", "Lines 1 to 4"}, {"#/dead/" + job.ID + ".0.0", "Lines 1", "Its open items"},
+		{"#/queues", "Queues", "aggregate"}, {"#/upstreams", "Upstreams", "Pause another"}, {"#/audit", "Audit", "Nothing was done by hand yet."},
+	} {
+		b.goTo(at.hash, at.heading)
+		b.sees(at.sees)
+		if wide := eval[[]string](b, `document.documentElement.scrollWidth <= 375 ? [] : [...document.querySelectorAll('body *')].filter((e) => e.getBoundingClientRect().right > 376).map((e) => e.tagName + '.' + e.className)`); len(wide) > 0 {
+			t.Errorf("%s is wider than the screen: %v", at.hash, wide)
+		}
+	}
+	if ground := eval[string](b, `getComputedStyle(document.body).backgroundColor`); ground != "rgb(15, 19, 25)" {
+		t.Errorf("in the dark the ground is %s", ground)
+	}
+	b.calm()
+}
+
+// evil are texts that would run as script if any of them became markup.
+const (
+	evil  = `<img src=x onerror="window.pwned=1">`
+	evil2 = `"><script>window.pwned=1</script>`
+	bare  = `<img src=x onerror=window.pwned=true>` // errors are grouped without quotes and numbers
+)
+
+// hostile is an upstream that answers in markup.
+type hostile struct{ sickly }
+
+func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		return // the client has left
+	}
+	if bytes.Contains(body, []byte("refuse")) {
+		w.WriteHeader(http.StatusBadRequest)
+		_, _ = io.WriteString(w, `{"error":{"code":`+quote("code_"+bare)+`,"message":`+quote("refused "+bare)+`}}`)
+		return
+	}
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	h.sickly.ServeHTTP(w, r)
+}
+
+func TestWhatStrangersWriteIsShownAsText(t *testing.T) {
+	t.Parallel()
+	model := &hostile{sickly{message: "sick " + bare}}
+	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
+	said := line("said "+evil, "model "+evil2, "say "+evil+evil2)
+	refused := line("refused "+evil2, "model "+evil2, "refuse "+evil)
+	job := s.submit(t, "name "+evil+".jsonl", said+refused, map[string]string{"key " + evil: "value " + evil2})
+	dead := s.submit(t, evil2+".jsonl", sickLines(evil, "model "+evil), fragile)
+	broken := s.submit(t, "broken.jsonl", line("same"+evil, "m", "x")+line("same"+evil, "m", "x")+`{"custom_id":"`+strings.Repeat("x", 600)+`"}`+"\n"+`{"method":"<img src=x onerror='window.pwned=1'>"}`, nil)
+	held := s.submit(t, "held.jsonl", line("held", "m", "[[hang]]"), nil)
+	_, err := s.PauseJob(t.Context(), held.ID, "reason "+evil)
+	must(t, err)
+
+	b := open(t, s.base)
+	safe := func(texts ...string) {
+		t.Helper()
+		b.sees(texts...)
+		if got := eval[[]string](b, `[...document.querySelectorAll('[onerror], [src="x"], body script')].map((e) => e.outerHTML)`); len(got) > 0 {
+			t.Errorf("what strangers wrote became %q", got)
+		}
+		if eval[bool](b, `window.pwned !== undefined`) {
+			t.Error("what strangers wrote has run")
+		}
+	}
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	safe("completed", "model "+evil2, "name "+evil, "key "+evil, "value "+evil2, "code_"+bare, "refused "+bare)
+	b.press("Show items")
+	b.until(`document.querySelectorAll('.items > li').length === 2`)
+	b.script(`document.querySelectorAll('.items button').forEach((b) => b.click())`)
+	safe("said "+evil, "say "+evil+evil2, "refuse "+evil)
+	b.script(`document.querySelectorAll('details').forEach((d) => { d.open = true; })`)
+	safe(`"model": "model \"><script>window.pwned=1</script>"`)
+	b.goTo("#/jobs/"+broken.ID, broken.ID)
+	safe("The input breaks the rules.")
+	b.goTo("#/jobs/"+held.ID, held.ID)
+	safe("reason " + evil)
+	b.press("Resume")
+	safe("It was paused: ", "reason "+evil)
+	b.press("Never mind")
+	b.goTo("#/jobs", "Jobs")
+	safe("model "+evil, "reason "+evil)
+	b.goTo("#/jobs/"+dead.ID, dead.ID)
+	safe("completed", "sick "+bare)
+	b.goTo("#/dead", "Dead letters")
+	safe("sick "+bare, "code_"+bare, "Lines 1 to 4")
+	b.goTo("#/dead/"+dead.ID+".0.0", "Lines 1")
+	safe("sick "+bare, evil+"3")
+	b.fillHash("#/dead?code=" + evil)
+	safe("No dead chunk is like that.", "dead chunks with the error "+evil)
+	b.press("Redrive …")
+	safe("Nothing to redrive")
+	b.press("Close")
+	b.goTo("#/queues", "Queues")
+	safe("aggregate")
+	b.goTo("#/upstreams", "Upstreams")
+	b.press("Pause another …")
+	b.fill("upstream", "upstream "+evil)
+	b.fill("model", "model "+evil2)
+	b.fill("reason", "hold "+evil)
+	b.press("Pause")
+	safe("upstream "+evil, "model "+evil2, "hold "+evil)
+	b.press("Resume")
+	safe("Calls to model " + evil2)
+	b.press("Never mind")
+	b.goTo("#/audit", "Audit")
+	safe("reason "+evil, "upstream "+evil)
+	b.calm()
+	b.fillHash("#/jobs?tenant=" + evil)
+	safe("Invalid")
+	b.fillHash("#/jobs/" + evil)
+	safe("No such Batch object: " + evil)
+	b.fillHash("#/" + evil)
+	safe("Not found")
+	b.calm(http.StatusBadRequest, http.StatusNotFound)
+}
+
+// fillHash goes to an address as somebody else may have written it.
+func (b *tab) fillHash(hash string) {
+	b.t.Helper()
+	b.script(`location.hash = ` + quote(hash))
+}
+
+// TestPictures makes the pictures of docs/console.md.
+func TestPictures(t *testing.T) {
+	if *screenshots == "" {
+		t.Skip("pictures are made with -screenshots DIR")
+	}
+	model := &sickly{message: "CUDA error: an illegal memory access was encountered"}
+	must(t, model.SetWeather("delay=90ms"))
+	data := t.TempDir()
+	operator, err := serve.CreateKey(t.Context(), data)
+	must(t, err)
+	prices, err := jobs.ParsePrices("*=3/15")
+	must(t, err)
+	s := start(t, serve.Options{Data: data, Upstream: answering(t, model), Concurrency: 12, Prices: prices}, operator)
+	tenant := func(name string) served {
+		key, err := s.CreateKey(t.Context(), batchapi.CreateKeyRequest{Tenant: name, Scopes: []string{"submit", "read"}})
+		must(t, err)
+		client, err := batchapi.NewClient(s.base+"/v1", *key.Secret)
+		must(t, err)
+		return served{s.base, client}
+	}
+	search, support := tenant("search"), tenant("support")
+	var reviews strings.Builder
+	for n := range 400 {
+		reviews.WriteString(line(fmt.Sprintf("review-%04d", n+1), "qwen3-32b", "Is this review positive? It arrived on time and works as promised."))
+	}
+	whole := search.submit(t, "reviews.jsonl", reviews.String(), nil)
+	sick := support.submit(t, "tickets.jsonl", sickLines("ticket-", "llama-3.3-70b"), fragile)
+	b := open(t, s.base)
+	b.viewport(1280, 860, "light")
+	b.fill("key", operator)
+	b.press("Sign in")
+	b.goTo("#/jobs/"+whole.ID, whole.ID)
+	b.sees("completed")
+	b.goTo("#/jobs/"+sick.ID, sick.ID)
+	b.sees("completed")
+
+	var many strings.Builder
+	for n := range 1600 {
+		text := "Summarise in one sentence: the parcel was left with a neighbour, who had gone on holiday the same day."
+		if n%97 == 5 {
+			text += " [[status=400 code=context_length_exceeded]]"
+		}
+		many.WriteString(line(fmt.Sprintf("summary-%04d", n+1), "qwen3-32b", text))
+	}
+	held := support.submit(t, "backfill.jsonl", reviews.String(), map[string]string{"team": "support"})
+	_, err = s.PauseJob(t.Context(), held.ID, "maintenance of the GPU nodes until noon")
+	must(t, err)
+	search.submit(t, "broken.jsonl", line("same", "m", "x")+line("same", "m", "x"), nil)
+	running := search.submit(t, "parcels.jsonl", many.String(), map[string]string{"campaign": "spring", "owner": "ada"})
+	b.goTo("#/jobs/"+running.ID, running.ID)
+	b.until(`Number(document.querySelector('[role=progressbar]')?.getAttribute('aria-valuenow')) > 55`)
+	b.sees("context_length_exceeded")
+	b.picture("job.png")
+	b.goTo("#/jobs", "Jobs")
+	b.sees(running.ID, "paused", "failed")
+	b.picture("jobs.png")
+	b.goTo("#/dead", "Dead letters")
+	b.sees("Lines 1 to 4")
+	b.fill("canary", "1")
+	b.fill("rate", "5")
+	b.press("Redrive …")
+	b.sees("Items to be asked")
+	b.picture("redrive.png")
+	b.press("Never mind")
+	b.viewport(375, 812, "dark")
+	b.goTo("#/jobs/"+running.ID, running.ID)
+	b.sees("Answered")
+	b.until(`document.querySelector('.plot canvas') !== null`)
+	b.picture("phone.png")
+}
