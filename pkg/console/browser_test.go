@@ -281,7 +281,7 @@ type served struct {
 
 func start(t *testing.T, o serve.Options, key string) served {
 	t.Helper()
-	o.Addr, o.Grace = "127.0.0.1:0", 5*time.Second
+	o.Addr, o.Grace = "127.0.0.1:0", 2*time.Second
 	if o.Data == "" {
 		o.Data = t.TempDir()
 	}

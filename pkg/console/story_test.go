@@ -2,14 +2,18 @@ package console_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
 	"path/filepath"
+	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -34,6 +38,12 @@ func TestAFileIsSubmittedAndWatchedToItsEnd(t *testing.T) {
 	b.until(`document.querySelector('.plot canvas') !== null`)
 	if figures := eval[string](b, `document.querySelector('.figures').innerText`); !strings.Contains(figures, "Answered\n300") || !strings.Contains(figures, "Failed\n0") {
 		t.Errorf("the figures are %q", figures)
+	}
+	b.script(`const make = URL.createObjectURL; URL.createObjectURL = (blob) => { window.saved = blob; return make(blob); }`)
+	b.press("Download answers")
+	b.until(`window.saved !== undefined`)
+	if n := eval[int](b, `saved.text().then((text) => text.trim().split('\n').length)`); n != 300 {
+		t.Errorf("the file of answers has %d lines", n)
 	}
 	b.press("Show items")
 	b.sees("austen-pride-001", "Page 1.")
@@ -65,16 +75,40 @@ func TestAnErrorGroupIsShownWithASample(t *testing.T) {
 	b.calm()
 }
 
-// sickly is an upstream that breaks on requests with the word "sick", until it is mended.
+// sickly is an upstream that breaks on requests that say "sick", until it is mended. What is given up depends on what is
+// answered meanwhile, so it sees to the order: "patient" requests are answered once all sick ones have failed, and those fail
+// again once the patient ones were answered.
 type sickly struct {
 	upstreamtest.Server
 	mended  atomic.Bool
 	message string
+
+	mu             sync.Mutex
+	calls          map[string]int // of each sick request
+	patients       int            // answered
+	failed, served chan struct{}  // closed when all have failed once, and when all patient ones were answered
 }
+
+func newSickly(message string) *sickly {
+	return &sickly{message: message, calls: map[string]int{}, failed: make(chan struct{}), served: make(chan struct{})}
+}
+
+const (
+	sicks    = 2
+	patients = 4
+)
+
+var sick = regexp.MustCompile(`sick \d+`)
 
 func (s *sickly) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
-	if err == nil && bytes.Contains(body, []byte("sick")) && !s.mended.Load() {
+	if err != nil {
+		return // the client has left
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 5*time.Second) // it orders calls, and holds up nobody for long
+	defer cancel()
+	if name := sick.Find(body); name != nil && !s.mended.Load() {
+		s.fail(ctx, string(name))
 		answer, err := json.Marshal(map[string]any{"error": map[string]string{"code": "cuda_error", "message": s.message}})
 		if err != nil {
 			panic(err) // strings always encode
@@ -84,7 +118,38 @@ func (s *sickly) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
+	if !bytes.Contains(body, []byte("patient")) {
+		s.Server.ServeHTTP(w, r)
+		return
+	}
+	wait(ctx, s.failed)
 	s.Server.ServeHTTP(w, r)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.patients++; s.patients == patients {
+		close(s.served)
+	}
+}
+
+// fail notes that a sick request has come, and waits for its turn to fail.
+func (s *sickly) fail(ctx context.Context, name string) {
+	s.mu.Lock()
+	s.calls[name]++
+	again := s.calls[name] > 1
+	if !again && len(s.calls) == sicks {
+		close(s.failed)
+	}
+	s.mu.Unlock()
+	if again {
+		wait(ctx, s.served)
+	}
+}
+
+func wait(ctx context.Context, c <-chan struct{}) {
+	select {
+	case <-c:
+	case <-ctx.Done():
+	}
 }
 
 var long = strings.Repeat("hello ", 900) // four of these fill a chunk
@@ -94,8 +159,11 @@ func sickLines(id, model string) string {
 	var lines strings.Builder
 	for n := range 40 {
 		text := long
-		if n == 2 || n == 20 {
-			text = "sick " + long
+		switch {
+		case n == 2 || n == 20:
+			text = fmt.Sprintf("sick %d %s", n, long)
+		case n >= 40-patients:
+			text = "patient " + long
 		}
 		lines.WriteString(line(fmt.Sprintf("%s%d", id, n+1), model, text))
 	}
@@ -106,7 +174,7 @@ var fragile = map[string]string{"fanout_chunk_items": "4", "fanout_max_attempts"
 
 func TestDeadChunksAreCountedTriedAndBroughtBack(t *testing.T) {
 	t.Parallel()
-	model := &sickly{message: "the kernel did not launch"}
+	model := newSickly("the kernel did not launch")
 	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
 	job := s.submit(t, "in.jsonl", sickLines("c", "m"), fragile)
 	b := open(t, s.base)
@@ -143,7 +211,7 @@ func TestDeadChunksAreCountedTriedAndBroughtBack(t *testing.T) {
 
 func TestAnOperatorHoldsAJobAnUpstreamAndMovesLetters(t *testing.T) {
 	t.Parallel()
-	model := &sickly{message: "the kernel did not launch"}
+	model := newSickly("the kernel did not launch")
 	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
 	dead := s.submit(t, "in.jsonl", sickLines("c", "m"), fragile)
 	slow := s.submit(t, "slow.jsonl", line("a", "m", "[[hang]]"), nil)
@@ -199,7 +267,7 @@ func TestAKeyThatMayOnlyReadIsShownNothingThatActs(t *testing.T) {
 	b := open(t, s.base)
 	b.sees("Sign in")
 	b.fill("key", "fanout_wrong")
-	b.press("Sign in")
+	b.run(chromedp.KeyEvent("\r")) // the field has the focus, and Enter is enough
 	b.sees("Incorrect API key provided.")
 	b.fill("key", *key.Secret)
 	b.press("Sign in")
@@ -231,7 +299,7 @@ func TestAKeyThatMayOnlyReadIsShownNothingThatActs(t *testing.T) {
 
 func TestThePagesFitAPhoneInTheDark(t *testing.T) {
 	t.Parallel()
-	model := &sickly{message: "the_kernel_did_not_launch_" + strings.Repeat("and_has_a_long_name_", 10)}
+	model := newSickly("the_kernel_did_not_launch_" + strings.Repeat("and_has_a_long_name_", 10))
 	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
 	job := s.submit(t, "in.jsonl", sickLines(strings.Repeat("long_id_", 30), "model_"+strings.Repeat("with_a_long_name_", 8)), fragile)
 	b := open(t, s.base)
@@ -250,6 +318,13 @@ func TestThePagesFitAPhoneInTheDark(t *testing.T) {
 			t.Errorf("%s is wider than the screen: %v", at.hash, wide)
 		}
 	}
+	for _, page := range []string{"jobs", "dead", "upstreams"} {
+		b.script(`location.hash = '#/` + page + `'`)
+		b.until(`document.querySelector('main button') !== null`)
+		if bare := eval[[]string](b, `[...document.querySelectorAll('main input, main select, main textarea')].filter((i) => i.labels.length === 0 && !i.ariaLabel).map((i) => i.name)`); len(bare) > 0 {
+			t.Errorf("on %s nothing says what these are: %v", page, bare)
+		}
+	}
 	if ground := eval[string](b, `getComputedStyle(document.body).backgroundColor`); ground != "rgb(15, 19, 25)" {
 		t.Errorf("in the dark the ground is %s", ground)
 	}
@@ -264,7 +339,7 @@ const (
 )
 
 // hostile is an upstream that answers in markup.
-type hostile struct{ sickly }
+type hostile struct{ *sickly }
 
 func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
@@ -282,7 +357,7 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 func TestWhatStrangersWriteIsShownAsText(t *testing.T) {
 	t.Parallel()
-	model := &hostile{sickly{message: "sick " + bare}}
+	model := &hostile{newSickly("sick " + bare)}
 	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
 	said := line("said "+evil, "model "+evil2, "say "+evil+evil2)
 	refused := line("refused "+evil2, "model "+evil2, "refuse "+evil)
@@ -346,6 +421,11 @@ func TestWhatStrangersWriteIsShownAsText(t *testing.T) {
 	b.press("Never mind")
 	b.goTo("#/audit", "Audit")
 	safe("reason "+evil, "upstream "+evil)
+	b.goTo("#/dead", "Dead letters")
+	b.press("Purge …")
+	safe("2 chunks would be cleared out of the dead letters for good")
+	b.press("Purge 2 chunks")
+	safe("There are no dead chunks.")
 	b.calm()
 	b.fillHash("#/jobs?tenant=" + evil)
 	safe("Invalid")
@@ -367,7 +447,7 @@ func TestPictures(t *testing.T) {
 	if *screenshots == "" {
 		t.Skip("pictures are made with -screenshots DIR")
 	}
-	model := &sickly{message: "CUDA error: an illegal memory access was encountered"}
+	model := newSickly("CUDA error: an illegal memory access was encountered")
 	must(t, model.SetWeather("delay=90ms"))
 	data := t.TempDir()
 	operator, err := serve.CreateKey(t.Context(), data)

@@ -6,6 +6,7 @@ import { ago, badge, busy, button, code, confirm, count, dialog, el, empty, fiel
 const every = 5000;
 const page = 50;
 const followEvery = 1000;
+const atOnce = 1000; // chunks that are asked for together
 const canaryWait = 30 * 60_000; // how long to wait for the chunks that go first
 
 const units = [['3600', 'hours'], ['60', 'minutes'], ['86400', 'days']];
@@ -167,11 +168,11 @@ async function redrive(query, canary, signal, tell) {
   const report = () => tell(`Moved ${plural(total.chunks, 'chunk')} with ${plural(total.requests, 'item')} …`);
   const rest = { ...query };
   if (canary > 0) {
-    const followed = await move({ ...query, max: canary }, total, signal, report);
-    const failed = await follow(followed, signal, (pending) => tell(`Moved ${plural(total.chunks, 'chunk')} first. Waiting for what becomes of ${pending === 1 ? 'it' : 'them'}: ${count(pending)} still open …`));
+    const first = await move({ ...query, max: canary }, total, signal, report);
+    const failed = await follow(first, signal, (pending) => tell(`Moved ${plural(total.chunks, 'chunk')} first. Waiting for what becomes of ${pending === 1 ? 'it' : 'them'}: ${count(pending)} still open …`));
     if (signal.aborted) return stopped(total);
     if (failed > 0) {
-      return el('p', { class: 'notice bad', role: 'alert' }, el('strong', null, 'The canary failed.'), ` ${count(failed)} of ${plural(followed.length, 'chunk')} failed again, so nothing more was moved.`);
+      return el('p', { class: 'notice bad', role: 'alert' }, el('strong', null, 'The canary failed.'), ` ${count(failed)} of ${plural(first.length, 'chunk')} failed again, so nothing more was moved.`);
     }
     if (rest.max) rest.max -= total.chunks;
     total.refused = {}; // they are met again
@@ -207,7 +208,8 @@ async function move(query, total, signal, report) {
 async function follow(chunks, signal, tell) {
   const until = Date.now() + canaryWait;
   while (!signal.aborted && chunks.length > 0) {
-    const { states } = await post('/fanout/v1/dead-letters/follow', { chunks: chunks.slice(0, 1000) }, signal);
+    const states = [];
+    for (let i = 0; i < chunks.length; i += atOnce) states.push(...(await post('/fanout/v1/dead-letters/follow', { chunks: chunks.slice(i, i + atOnce) }, signal)).states);
     const failed = states.filter((s) => s === 'failed').length;
     const pending = states.filter((s) => s === 'pending').length;
     if (failed > 0 || pending === 0) return failed;

@@ -129,6 +129,7 @@ export async function busy(control, notice, f) {
   } finally {
     control.disabled = false;
     control.ariaBusy = null;
+    if (control.isConnected && document.activeElement === document.body) control.focus(); // a control that is off loses it
   }
 }
 

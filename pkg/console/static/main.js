@@ -54,7 +54,7 @@ function turn() {
 function route() {
   const hash = location.hash.startsWith('#/') ? location.hash.slice(2) : 'jobs';
   const [path, search] = hash.split('?');
-  const [word, id] = path.split('/');
+  const [word, id] = path.split('/').map(plain);
   const allowed = me.operate ? pages : pages.slice(0, 1);
   const found = allowed.find(([name]) => name === word);
   turn();
@@ -65,9 +65,18 @@ function route() {
     show(main, el('h1', null, 'Not found'), empty('There is no such page, or your key does not open it. ', el('a', { href: '#/jobs' }, 'To the jobs')));
     return;
   }
-  render(main, { id: id && decodeURIComponent(id), query: new URLSearchParams(search), signal: shown.signal });
+  render(main, { id, query: new URLSearchParams(search), signal: shown.signal });
   main.focus({ preventScroll: true });
   window.scrollTo(0, 0);
+}
+
+// plain is a part of the address as it was before it was put there.
+function plain(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part; // somebody has typed it
+  }
 }
 
 function head(allowed, here) {

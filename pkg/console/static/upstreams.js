@@ -23,7 +23,7 @@ function stateOf(u) {
 function upstreamsTable(upstreams) {
   return table([
     { title: 'Model', class: 'main', cell: (u) => [code(u.model), el('div', { class: 'sub' }, u.upstream)] },
-    { title: 'State', class: 'wide', cell: (u) => [badge(stateOf(u)), u.pause && el('div', { class: 'sub' }, sentence(u.pause.message), ' ', ago(u.pause.at)), u.failing_since !== null && el('div', { class: 'sub' }, 'Failing since ', ago(u.failing_since), u.why && `: ${sentence(u.why)}`)] },
+    { title: 'State', class: 'wide', cell: (u) => [badge(stateOf(u)), u.pause && el('div', { class: 'sub' }, ago(u.pause.at), `: ${sentence(u.pause.message)}`), u.failing_since !== null && el('div', { class: 'sub' }, 'Failing since ', ago(u.failing_since), u.why && `: ${sentence(u.why)}`)] },
     { title: 'Calls at once', class: 'number', cell: (u) => (u.width === null ? el('span', { class: 'faint' }, 'no limit of its own') : count(u.width)) },
     { title: 'Hold', cell: (u) => (u.pause ? resume(u) : pauseButton(u)) },
   ], upstreams, (u) => `${u.upstream}\n${u.model}`);
