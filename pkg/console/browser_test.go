@@ -31,7 +31,7 @@ import (
 var screenshots = flag.String("screenshots", "", "write the pictures of docs/console.md to this `directory`")
 
 // patience is how long anything on a page may take.
-const patience = 30 * time.Second
+const patience = time.Minute
 
 // closeChromium ends the one browser that all tests share.
 var closeChromium = func() {}

@@ -59,6 +59,13 @@ func TestAFileIsSubmittedAndWatchedToItsEnd(t *testing.T) {
 	b.sees("She is tolerable; but not handsome enough to tempt me.", `"confidence"`)
 	b.goTo("#/jobs", "Jobs")
 	b.sees("300 of 300")
+	b.script(`document.querySelector('tbody a').focus()`)
+	first := eval[string](b, `document.activeElement.textContent`)
+	later := s.submit(t, "later.jsonl", line("a", "builtin/language", "Guten Tag zusammen"), nil)
+	b.sees(later.ID)
+	if got := eval[string](b, `document.activeElement.textContent`); got != first || first == later.ID {
+		t.Errorf("a job that comes takes the focus from %q to %q", first, got)
+	}
 	b.calm()
 }
 

@@ -27,15 +27,38 @@ function nodes(children) {
   return children.flat(Infinity).filter((c) => c !== null && c !== undefined && c !== false).map((c) => (c instanceof Node ? c : document.createTextNode(String(c))));
 }
 
-// show makes these the children of parent. What is alike stays, with its focus, selection and listeners.
+// show makes these the children of parent. What is alike stays, with its focus, selection and listeners: by its data-key if it
+// has one, else by its place.
 export function show(parent, ...children) {
   const fresh = nodes(children);
-  const old = [...parent.childNodes];
-  fresh.forEach((node, i) => {
-    if (i >= old.length) parent.append(node);
-    else morph(old[i], node);
-  });
-  for (const node of old.slice(fresh.length)) node.remove();
+  const wanted = new Set(fresh.map(keyOf));
+  const known = new Map([...parent.childNodes].filter(keyOf).map((node) => [keyOf(node), node]));
+  let at = parent.firstChild;
+  for (const node of fresh) {
+    while (at && keyOf(at) && !wanted.has(keyOf(at))) at = drop(at);
+    const key = keyOf(node);
+    const same = key && known.get(key);
+    known.delete(key);
+    if (same && same !== at) {
+      parent.insertBefore(same, at);
+      morph(same, node);
+    } else if (!at || keyOf(at) !== key) {
+      parent.insertBefore(node, at);
+    } else {
+      const next = at.nextSibling;
+      morph(at, node);
+      at = next;
+    }
+  }
+  while (at) at = drop(at);
+}
+
+const keyOf = (node) => node.dataset?.key;
+
+function drop(node) {
+  const next = node.nextSibling;
+  node.remove();
+  return next;
 }
 
 function morph(old, fresh) {

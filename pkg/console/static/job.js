@@ -105,7 +105,7 @@ function heading(job, act) {
         el('p', { class: 'sub' }, badge(stateOf(job)), ' ', [job.model ?? 'several models', me.operate && `tenant ${job.fanout.tenant}`].filter(Boolean).join(' · '), ' · made ', ago(job.created_at))),
       el('div', { class: 'actions' },
         hold && !job.fanout.pause && button('Pause', () => pauseDialog(job, act)),
-        me.operate && job.fanout.pause && !ended(job) && button('Resume', () => resumeDialog(job, act), { class: 'primary' }),
+        me.operate && job.fanout.pause && !ended(job) && button('Resume', () => resumeDialog(job, act), { class: 'primary', 'data-key': `resume ${job.fanout.pause.at} ${job.fanout.pause.message}` }),
         cancel && button('Cancel job', () => cancelDialog(job, act), { class: 'danger' }))),
     el('div', { class: 'progress' }, bar(job.request_counts),
       el('p', { class: 'sub' }, `${count(job.request_counts.completed + job.request_counts.failed)} of ${plural(job.request_counts.total, 'item')}`)),

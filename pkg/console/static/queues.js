@@ -44,5 +44,5 @@ function act(q) {
       el('p', null, `About ${plural(q.dead, 'letter')} would go back into the queue as they are, whatever they are. To choose among dead chunks, redrive them instead.`),
       field('Rate', rate, 'letters a second')],
     'Move all back', () => post(path, Number(rate.value) > 0 ? { rate: Number(rate.value) } : {}));
-  }, { 'data-key': `move ${q.id}` });
+  }, { 'data-key': `move ${q.id} ${q.dead}` });
 }
