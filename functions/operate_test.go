@@ -41,6 +41,13 @@ func TestOperatorsReachTheDeadLettersThroughTheFrontDoor(t *testing.T) {
 	s := newStage(t, plan{upstream: server.URL, sqs: awstest.LocalSQS, webhooks: true})
 	url, _ := s.frontDoor(t, false)
 	ctx := t.Context()
+	for path, kind := range map[string]string{"/console/": "text/html", "/console/main.js": "text/javascript"} {
+		r := get(t, strings.TrimSuffix(url, "/v1"), "", path)
+		if r.StatusCode != http.StatusOK || !strings.HasPrefix(r.Header.Get("Content-Type"), kind) || !strings.HasPrefix(r.Header.Get("Content-Security-Policy"), "default-src 'none'; ") {
+			t.Errorf("%s is %d, %v", path, r.StatusCode, r.Header)
+		}
+		must(t, r.Body.Close())
+	}
 	operator, err := batchapi.NewClient(url, operatorKey)
 	must(t, err)
 	long := strings.Repeat("hello ", 900) // four of these fill a chunk

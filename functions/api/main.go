@@ -11,6 +11,7 @@ import (
 	"github.com/fanout-inference/fanout/internal/frontdoor"
 	"github.com/fanout-inference/fanout/internal/function"
 	"github.com/fanout-inference/fanout/pkg/batchapi"
+	"github.com/fanout-inference/fanout/pkg/console"
 	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/jobs/awsjobs"
 )
@@ -44,8 +45,8 @@ func start(ctx context.Context, c config.API) (any, error) {
 	}
 	if c.FrontDoor == config.Streaming {
 		opt.Streams, opt.MaxInline = true, maxStreamed
-		return function.Answer(door, frontdoor.Streaming(batchapi.New(door.Ports, opt))), nil
+		return function.Answer(door, frontdoor.Streaming(console.Beside(batchapi.New(door.Ports, opt)))), nil
 	}
 	opt.MaxAnswer = frontdoor.MaxBuffered
-	return function.Answer(door, frontdoor.Buffered(batchapi.New(door.Ports, opt))), nil
+	return function.Answer(door, frontdoor.Buffered(console.Beside(batchapi.New(door.Ports, opt)))), nil
 }

@@ -74,6 +74,15 @@ func Handler() http.Handler {
 	})
 }
 
+// Beside serves the console beside an API.
+func Beside(api http.Handler) http.Handler {
+	mux, pages := http.NewServeMux(), Handler()
+	mux.Handle("/", api)
+	mux.Handle("/console", pages)
+	mux.Handle(prefix, pages)
+	return mux
+}
+
 func load() (map[string]file, error) {
 	files := map[string]file{}
 	err := fs.WalkDir(static, "static", func(name string, d fs.DirEntry, err error) error {
