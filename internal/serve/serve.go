@@ -325,10 +325,7 @@ const (
 
 func (s *Server) server() *http.Server {
 	mux := http.NewServeMux()
-	mux.Handle("/", s.api)
-	pages := console.Handler()
-	mux.Handle("/console", pages)
-	mux.Handle("/console/", pages)
+	mux.Handle("/", console.Beside(s.api))
 	mux.Handle("GET /metrics", s.api.Guard(batchapi.ScopeOperate, s.metrics.Handler()))
 	return &http.Server{
 		Handler: mux, ReadHeaderTimeout: headerTimeout, IdleTimeout: idleTimeout, MaxHeaderBytes: maxHeader,

@@ -201,8 +201,8 @@ var mutants = []mutant{{
 var knownBy = map[string]uint64{
 	"a fold compares with a revision that it read after the facts": 48,
 	"a job is read before its split":                               5247,
-	"one death is blame enough":                                    630,
-	"an attempt calls on after its lease has run out":              53,
+	"one death is blame enough":                                    692,
+	"an attempt calls on after its lease has run out":              48,
 }
 
 // TestMutantsAreCaught shows that the simulator has teeth: with each of the mutants some scenario or seed must fail.
