@@ -217,8 +217,8 @@ func (r *redriving) run(cmd *cobra.Command, c *batchapi.Client) error {
 	}
 	sel.Max = r.max
 	if !r.yes {
-		would, err := c.Redrive(cmd.Context(), batchapi.RedriveRequest{DeadSelection: sel, DryRun: true})
-		if err != nil {
+		would := batchapi.Redriven{Object: "fanout.redrive", DryRun: true, Refused: map[string]int64{}, Followed: []batchapi.Followed{}}
+		if err := r.move(cmd.Context(), c, sel, &would); err != nil {
 			return err
 		}
 		if err := r.print(cmd, "would redrive", would); err != nil {
@@ -255,9 +255,9 @@ func (r *redriving) run(cmd *cobra.Command, c *batchapi.Client) error {
 	return r.print(cmd, "redrove", total)
 }
 
-// move redrives until all is done, call after call.
+// move redrives, or counts, until all is done, call after call.
 func (r *redriving) move(ctx context.Context, c *batchapi.Client, sel batchapi.DeadSelection, total *batchapi.Redriven) error {
-	q := batchapi.RedriveRequest{DeadSelection: sel, Rate: r.rate}
+	q := batchapi.RedriveRequest{DeadSelection: sel, Rate: r.rate, DryRun: !r.yes}
 	batches := total.Batches
 	for {
 		done, err := c.Redrive(ctx, q)

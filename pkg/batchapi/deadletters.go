@@ -228,12 +228,10 @@ func (h *Handler) redrive(w http.ResponseWriter, r *http.Request, c Caller) erro
 			return invalid("from", "Invalid 'from': %.80q names no chunk.", from)
 		}
 	}
-	if !q.DryRun {
-		if err := h.deadLettersOff(); err != nil {
-			return err
-		}
-		q.Until = time.Now().Add(redriveFor)
+	if err := h.deadLettersOff(); err != nil && !q.DryRun {
+		return err
 	}
+	q.Until = h.ports.Now().Add(redriveFor)
 	done, err := h.inspector.Redrive(r.Context(), q, c.who())
 	if err != nil {
 		return absent(err, "Batch", s.Job)

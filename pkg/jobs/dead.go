@@ -268,12 +268,17 @@ func (i *Inspector) deadItems(ctx context.Context, d *DeadChunk) ([]DeadItem, er
 // dryRun they are only counted.
 func (i *Inspector) Purge(ctx context.Context, q DeadQuery, by string, dryRun bool) (n int64, err error) {
 	gone := map[ChunkID]int{}
-	for d, err := range i.Dead(ctx, q) {
+	all := q
+	all.Max = 0 // of those that are purged, not of those that are looked at
+	for d, err := range i.Dead(ctx, all) {
 		if err != nil {
 			return n, fmt.Errorf("purge: %w", err)
 		}
 		if d.State == DeadOnItsWay {
 			continue
+		}
+		if q.Max > 0 && n == int64(q.Max) {
+			break
 		}
 		if !dryRun {
 			c := d.chunk
@@ -352,7 +357,7 @@ func (i *Inspector) letterStanding(ctx context.Context, l *Letter) (LetterStandi
 		switch {
 		case err != nil:
 			return "", err
-		case c.Dead && b.Chunk.Burial == c.Burial:
+		case c.Dead && b.Chunk.Burial == c.Burial && !c.Purged:
 			return LetterDead, nil
 		case !c.Dead && !c.Done() && l.Burial.Number == 0:
 			return LetterOther, nil // it was never judged

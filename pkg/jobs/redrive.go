@@ -141,7 +141,9 @@ type redrive struct {
 }
 
 func (r *redrive) run(ctx context.Context) error {
-	for d, err := range r.i.Dead(ctx, r.q.DeadQuery) {
+	all := r.q.DeadQuery
+	all.Max = 0 // of those that are moved, not of those that are looked at
+	for d, err := range r.i.Dead(ctx, all) {
 		if err != nil {
 			return err
 		}
@@ -171,8 +173,11 @@ func (r *redrive) run(ctx context.Context) error {
 
 // over tells whether the next chunk comes too late for this call.
 func (r *redrive) over() bool {
-	next := laterOf(r.i.ports.Now(), r.due(len(r.round)))
-	return !r.q.Until.IsZero() && !r.q.DryRun && !next.Before(r.q.Until)
+	next := r.i.ports.Now()
+	if !r.q.DryRun {
+		next = laterOf(next, r.due(len(r.round)))
+	}
+	return !r.q.Until.IsZero() && !next.Before(r.q.Until)
 }
 
 // due is when the next chunk can be moved at the rate, if so many go before it.

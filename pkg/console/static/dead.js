@@ -143,6 +143,7 @@ async function redriveDialog(query, canary) {
   const plan = el('div', null,
     el('dl', { class: 'figures' }, [['Chunks', would.chunks], ['Items to be asked', would.requests], ['Jobs', would.batches]].map(([name, n]) => el('div', null, el('dt', null, name), el('dd', null, count(n))))),
     refusals(would.refused),
+    would.next !== null && el('p', { class: 'notice held' }, 'These are those that could be counted in 20 seconds; there are more, and they would be moved too.'),
     el('p', { class: 'hint' }, 'It moves ', describe(query), query.max && `, at most ${count(query.max)}`, query.rate && `, ${count(query.rate)} a second`, '.',
       first > 0 && ` ${plural(first, 'chunk goes', 'chunks go')} first; the rest only if ${first === 1 ? 'it is' : 'all of these are'} answered.`));
   const leave = button('Never mind', () => box.close());

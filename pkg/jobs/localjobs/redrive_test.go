@@ -178,6 +178,12 @@ func TestARedriveOfWhatIsStillBrokenIsSeenToFail(t *testing.T) {
 		if got := follow(); got != "[pending pending]" {
 			t.Errorf("at once: %s", got)
 		}
+		if next := s.redrive(jobs.RedriveQuery{DeadQuery: jobs.DeadQuery{Max: 2}, DryRun: true}); next.Chunks != 2 {
+			t.Errorf("the next two are %+v, though two are on their way", next)
+		}
+		if n, err := s.inspector().Purge(t.Context(), jobs.DeadQuery{Max: 3}, "key k", true); n != 3 || err != nil {
+			t.Errorf("three would be purged: %d, %v", n, err)
+		}
 		if got := s.dead(jobs.DeadQuery{})[:3]; !slices.Equal(got, []string{
 			"line 1 of 5: 1 × cuda_error on_its_way", "line 6 of 5: 1 × tokenizer_error on_its_way", "line 11 of 5: 1 × cuda_error waiting",
 		}) {
