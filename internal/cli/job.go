@@ -108,7 +108,22 @@ func rowsOf(b *batchapi.Batch) [][2]string {
 		{"input", b.InputFileID}, {"output", or(b.OutputFileID)}, {"errors", or(b.ErrorFileID)},
 	}
 	if p := b.Fanout.Pause; p != nil {
-		rows = append(rows, [2]string{"paused", p.Reason + ": " + oneLine(p.Message)})
+		rows = append(rows, [2]string{"paused", p.Reason + ": " + oneLine(p.Message)}, [2]string{"window", "runs on, until " + at(b.ExpiresAt)})
+	}
+	if l := b.Fanout.Latency; l != nil {
+		rows = append(rows, [2]string{"latency", fmt.Sprintf("half within %.3g s, 90 %% within %.3g s, 99 %% within %.3g s", l.P50, l.P90, l.P99)})
+	}
+	if c := b.Fanout.CostUSD; c != nil {
+		rows = append(rows, [2]string{"cost", "$" + strconv.FormatFloat(*c, 'f', 4, 64)})
+	}
+	if most := b.Fanout.MaxCostUSD; most != nil {
+		rows = append(rows, [2]string{"may cost", "$" + strconv.FormatFloat(*most, 'f', 2, 64)})
+	}
+	if b.Fanout.Parent != nil {
+		rows = append(rows, [2]string{"retries", *b.Fanout.Parent})
+	}
+	for _, child := range b.Fanout.Children {
+		rows = append(rows, [2]string{"retried by", child})
 	}
 	if s := b.Fanout.Stop; s != nil {
 		rows = append(rows, [2]string{"stopped", s.Code + ": " + oneLine(s.Reason)})
