@@ -259,6 +259,7 @@ func (r *redriving) run(cmd *cobra.Command, c *batchapi.Client) error {
 func (r *redriving) move(ctx context.Context, c *batchapi.Client, sel batchapi.DeadSelection, total *batchapi.Redriven) error {
 	q := batchapi.RedriveRequest{DeadSelection: sel, Rate: r.rate, DryRun: !r.yes}
 	batches := total.Batches
+	began, moved := time.Now(), int64(0)
 	for {
 		done, err := c.Redrive(ctx, q)
 		if err != nil {
@@ -280,6 +281,25 @@ func (r *redriving) move(ctx context.Context, c *batchapi.Client, sel batchapi.D
 			return nil
 		}
 		q.From = *done.Next
+		moved += done.Chunks
+		if err := r.pace(ctx, began, moved); err != nil {
+			return err
+		}
+	}
+}
+
+// pace waits until so many chunks may have been moved: a call knows nothing of the one before.
+func (r *redriving) pace(ctx context.Context, began time.Time, moved int64) error {
+	if r.rate <= 0 || !r.yes {
+		return nil
+	}
+	timer := time.NewTimer(time.Until(began.Add(time.Duration(float64(moved) / r.rate * float64(time.Second)))))
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
 	}
 }
 

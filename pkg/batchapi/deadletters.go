@@ -14,7 +14,7 @@ import (
 const (
 	deadPage    = 100
 	maxDeadPage = 1000
-	redriveFor  = 20 * time.Second // a longer redrive tells where to go on
+	redriveFor  = 15 * time.Second // a longer redrive tells where to go on; front doors give up after 30
 	maxFollowed = 1000
 )
 

@@ -108,8 +108,8 @@ type Followed struct {
 
 const (
 	mostFollowed = 1000
-	redriveRound = 100              // chunks of one split that are moved together
-	clearFor     = 15 * time.Second // how long dead letters are gone through for copies
+	redriveRound = 100             // chunks of one split that are moved together
+	clearFor     = 8 * time.Second // how long dead letters are gone through for copies
 )
 
 // Redrive moves dead chunks back to work: it sends their messages from the ledger, with their burial number, and then clears

@@ -143,7 +143,7 @@ async function redriveDialog(query, canary) {
   const plan = el('div', null,
     el('dl', { class: 'figures' }, [['Chunks', would.chunks], ['Items to be asked', would.requests], ['Jobs', would.batches]].map(([name, n]) => el('div', null, el('dt', null, name), el('dd', null, count(n))))),
     refusals(would.refused),
-    would.next !== null && el('p', { class: 'notice held' }, 'These are those that could be counted in 20 seconds; there are more, and they would be moved too.'),
+    would.next !== null && el('p', { class: 'notice held' }, 'These are those that could be counted in 15 seconds; there are more, and they would be moved too.'),
     el('p', { class: 'hint' }, 'It moves ', describe(query), query.max && `, at most ${count(query.max)}`, query.rate && `, ${count(query.rate)} a second`, '.',
       first > 0 && ` ${plural(first, 'chunk goes', 'chunks go')} first; the rest only if ${first === 1 ? 'it is' : 'all of these are'} answered.`));
   const leave = button('Never mind', () => box.close());
@@ -191,6 +191,8 @@ function stopped(total) {
 async function move(query, total, signal, report) {
   const followed = [];
   const q = { ...query, dry_run: false };
+  const began = Date.now();
+  let moved = 0;
   while (!signal.aborted) {
     const done = await post('/fanout/v1/dead-letters/redrive', q);
     total.chunks += done.chunks;
@@ -201,6 +203,9 @@ async function move(query, total, signal, report) {
     if (q.max) q.max -= done.chunks;
     if (done.next === null || q.max === 0) break;
     q.from = done.next;
+    moved += done.chunks;
+    const early = q.rate ? began + (1000 * moved) / q.rate - Date.now() : 0; // a call knows nothing of the one before
+    if (early > 0) await pause(early, signal);
   }
   return followed;
 }
