@@ -25,7 +25,6 @@ func TestPipeline(t *testing.T) {
 
 // TestStory is played where dead letters can be moved.
 func TestStory(t *testing.T) {
-	t.Parallel()
 	rig, queue := openRig(t, awstest.LocalSQS)
 	jobstest.PlayStory(t, rig, queue)
 }

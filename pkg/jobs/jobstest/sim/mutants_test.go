@@ -212,6 +212,7 @@ func TestMutantsAreCaught(t *testing.T) {
 	}
 	for _, m := range mutants {
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
+			t.Parallel() // a link uses one core
 			bin := m.build(t)
 			out, err := m.run(bin)
 			if err == nil {
