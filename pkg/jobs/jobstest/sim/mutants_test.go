@@ -10,9 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
-var mutate = flag.Bool("mutants", false, "check that every mutant is caught; takes minutes")
+var (
+	mutate = flag.Bool("mutants", false, "check that every mutant is caught; takes minutes")
+	share  = flag.Int("share", 1, "of the mutants only one in so many, others each day")
+)
 
 // mutant is a small fault in the code under test, as a careless change might bring it in. It is compiled in by an overlay, so
 // that the product has no hook for it.
@@ -210,7 +214,11 @@ func TestMutantsAreCaught(t *testing.T) {
 	if !*mutate {
 		t.Skip("each is compiled and run for itself, which takes minutes: scripts/sim -mutants")
 	}
-	for _, m := range mutants {
+	for i, m := range mutants {
+		if i%max(1, *share) != time.Now().YearDay()%max(1, *share) {
+			m.overlay(t) // that it still is one is seen every day
+			continue
+		}
 		t.Run(strings.ReplaceAll(m.name, " ", "-"), func(t *testing.T) {
 			t.Parallel() // a link uses one core
 			bin := m.build(t)
@@ -250,6 +258,17 @@ func (m *mutant) run(bin string) (out []byte, err error) {
 // build compiles this package's tests with the mutant in them.
 func (m *mutant) build(t *testing.T) string {
 	t.Helper()
+	file := m.overlay(t)
+	bin := filepath.Join(t.TempDir(), "sim.test")
+	if out, err := exec.Command("go", "test", "-c", "-ldflags=-s -w", "-overlay", file, "-o", bin, ".").CombinedOutput(); err != nil {
+		t.Fatalf("compile it: %v\n%s", err, out)
+	}
+	return bin
+}
+
+// overlay writes the changed files, and the file that puts them in the place of ours.
+func (m *mutant) overlay(t *testing.T) (file string) {
+	t.Helper()
 	dir := t.TempDir()
 	overlay := struct{ Replace map[string]string }{map[string]string{}}
 	for i, c := range m.changes {
@@ -278,14 +297,11 @@ func (m *mutant) build(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, bin := filepath.Join(dir, "overlay.json"), filepath.Join(dir, "sim.test")
+	file = filepath.Join(dir, "overlay.json")
 	if err := os.WriteFile(file, spec, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if out, err := exec.Command("go", "test", "-c", "-ldflags=-s -w", "-overlay", file, "-o", bin, ".").CombinedOutput(); err != nil {
-		t.Fatalf("compile it: %v\n%s", err, out)
-	}
-	return bin
+	return file
 }
 
 // firstComplaint is the first sentence of a failed run that says what was broken.

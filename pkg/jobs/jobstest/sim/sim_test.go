@@ -14,7 +14,7 @@ import (
 )
 
 var (
-	seeds = flag.Uint64("seeds", 100, "how many seeds to run")
+	seeds = flag.Uint64("seeds", 40, "how many seeds to run")
 	first = flag.Uint64("first", 1, "the first seed")
 	one   = flag.Uint64("seed", 0, "run this seed alone and print its log")
 
