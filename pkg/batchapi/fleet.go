@@ -177,3 +177,31 @@ func (h *Handler) setLimits(w http.ResponseWriter, r *http.Request, c Caller) er
 func noPrices(param string) error {
 	return invalid(param, "Invalid '%s': this deployment has no prices of tokens, so it would never be met.", param)
 }
+
+// FleetTrouble is the errors of all batches that are alike.
+type FleetTrouble struct {
+	Object   string   `json:"object"` // "fanout.fleet_trouble"
+	Code     string   `json:"code"`
+	Message  string   `json:"message"`
+	Requests int64    `json:"requests"`
+	Batches  int      `json:"batches"`
+	Samples  []string `json:"samples"` // some of these
+}
+
+// listFleetTroubles groups the errors of all jobs.
+func (h *Handler) listFleetTroubles(w http.ResponseWriter, r *http.Request, _ Caller) error {
+	all, err := h.inspector.FleetTroubles(r.Context())
+	if err != nil {
+		return err
+	}
+	found := []FleetTrouble{}
+	for _, t := range all {
+		one := FleetTrouble{Object: "fanout.fleet_trouble", Code: t.Code, Message: t.Message, Requests: t.Items, Batches: t.Jobs, Samples: []string{}}
+		for _, id := range t.Samples {
+			one.Samples = append(one.Samples, string(id))
+		}
+		found = append(found, one)
+	}
+	writeJSON(w, http.StatusOK, newList(found, len(found), func(t FleetTrouble) string { return t.Code }))
+	return nil
+}

@@ -115,7 +115,7 @@ func (w *deadWalk) jobs(ctx context.Context) error {
 		if JobID(e.ID) < w.q.From.Job {
 			continue
 		}
-		if err := w.job(ctx, JobID(e.ID)); err != nil && !(errors.Is(err, ErrNotFound)) { // one that is gone has no chunks
+		if err := w.job(ctx, JobID(e.ID)); err != nil && !errors.Is(err, ErrNotFound) { // one that is gone has no chunks
 			return err
 		}
 	}
@@ -295,14 +295,7 @@ func (i *Inspector) Purge(ctx context.Context, q DeadQuery, by string, dryRun bo
 	if dryRun || n == 0 {
 		return n, nil
 	}
-	_, err = i.discard(ctx, QueueWork, func(l *Letter) bool {
-		b, err := DecodeMessage(l.Body)
-		if err != nil || b.Chunk == nil {
-			return false
-		}
-		burial, purged := gone[b.Chunk.ID()]
-		return purged && b.Chunk.Burial <= burial
-	})
+	_, err = i.discardCopies(ctx, gone)
 	what := AuditRecord{By: by, What: "dlq.purge", Tenant: q.Tenant, Of: string(q.Job), Count: n, Why: q.String()}
 	if err = errors.Join(err, Audit(ctx, i.ports, what)); err != nil {
 		return n, fmt.Errorf("purge: %w", err)

@@ -255,18 +255,23 @@ func (r *redrive) await(ctx context.Context) error {
 func (r *redrive) clear(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearFor)
 	defer cancel()
-	n, err := r.i.discard(ctx, QueueWork, func(l *Letter) bool {
-		b, err := DecodeMessage(l.Body)
-		if err != nil || b.Chunk == nil {
-			return false
-		}
-		burial, sent := r.sent[b.Chunk.ID()]
-		return sent && b.Chunk.Burial <= burial
-	})
+	n, err := r.i.discardCopies(ctx, r.sent)
 	r.done.Cleared = n
 	if err != nil {
 		r.i.ports.Log.WarnContext(ctx, "clear redriven chunks out of the dead letters", "error", err)
 	}
+}
+
+// discardCopies removes the letters of chunks, up to their burial numbers.
+func (i *Inspector) discardCopies(ctx context.Context, of map[ChunkID]int) (int64, error) {
+	return i.discard(ctx, QueueWork, func(l *Letter) bool {
+		b, err := DecodeMessage(l.Body)
+		if err != nil || b.Chunk == nil {
+			return false
+		}
+		burial, meant := of[b.Chunk.ID()]
+		return meant && b.Chunk.Burial <= burial
+	})
 }
 
 // discard removes the letters of a queue that goes picks.

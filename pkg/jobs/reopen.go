@@ -159,7 +159,7 @@ func (p *Ports) resendChunks(ctx context.Context, j *Job, s *Split) error {
 			return fmt.Errorf("read its chunks: %w", err)
 		}
 		m := messages[c.ID.Offset]
-		reopening := c.Dead && s.Reopening[c.ID.Offset] == c.Burial
+		reopening := s.reopens(&c)
 		switch {
 		case m == nil:
 		case c.Done(), p.alive(&c), c.Waits != "", c.Dead && c.Buried && !reopening:
