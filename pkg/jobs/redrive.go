@@ -39,9 +39,42 @@ func (p *Ports) refuses(ctx context.Context, j *Job, c *Chunk) (*refusedWork, er
 	return p.heldByChild(ctx, j, c)
 }
 
-// reopening names chunks of a split as reopening and sets their job in progress, in that order. A job that was stopped
-// meanwhile refuses them.
+// reopening names chunks of a split as reopening and sets their job in progress, in that order. A job that was stopped meanwhile
+// refuses them, and so does one whose items were retried meanwhile; then their names are taken back.
 func (p *Ports) reopening(ctx context.Context, id JobID, split int, chunks ...*Chunk) (*refusedWork, error) {
+	if err := p.name(ctx, id, split, chunks, func(named map[int64]int, c *Chunk) { named[c.ID.Offset] = c.Burial }); err != nil {
+		return nil, err
+	}
+	var no *refusedWork
+	err := untilSaved(func() error {
+		j, err := p.Ledger.Job(ctx, id)
+		if err != nil {
+			return err
+		}
+		for _, c := range chunks { // a retry is noted in the job too, so one of us sees the other
+			if no, err = p.refuses(ctx, &j, c); no != nil || err != nil {
+				return err
+			}
+		}
+		j.reopen(p.Now())
+		return p.saveJob(ctx, &j)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("reopen its job: %w", err)
+	}
+	if no != nil {
+		err := p.name(ctx, id, split, chunks, func(named map[int64]int, c *Chunk) {
+			if named[c.ID.Offset] == c.Burial {
+				delete(named, c.ID.Offset)
+			}
+		})
+		return no, errors.Join(err, nudge(ctx, *p, id, split))
+	}
+	return nil, nil
+}
+
+// name changes which chunks of a split are named as reopening; the split is then folded again.
+func (p *Ports) name(ctx context.Context, id JobID, split int, chunks []*Chunk, change func(named map[int64]int, c *Chunk)) error {
 	err := untilSaved(func() error {
 		s, err := p.Ledger.Split(ctx, id, split)
 		if err != nil {
@@ -52,30 +85,15 @@ func (p *Ports) reopening(ctx context.Context, id JobID, split int, chunks ...*C
 			named = map[int64]int{}
 		}
 		for _, c := range chunks {
-			named[c.ID.Offset] = c.Burial
+			change(named, c)
 		}
 		s.Reopening, s.Settled = named, false
 		return p.Ledger.SaveSplit(ctx, &s)
 	})
 	if err != nil {
-		return nil, fmt.Errorf("name %d chunks in split %d: %w", len(chunks), split, err)
+		return fmt.Errorf("name %d chunks in split %d: %w", len(chunks), split, err)
 	}
-	var no *refusedWork
-	err = untilSaved(func() error {
-		j, err := p.Ledger.Job(ctx, id)
-		if err != nil {
-			return err
-		}
-		if no = j.refusal(p.Now()); no != nil {
-			return nil
-		}
-		j.reopen(p.Now())
-		return p.saveJob(ctx, &j)
-	})
-	if err != nil {
-		return nil, fmt.Errorf("reopen its job: %w", err)
-	}
-	return no, nil
+	return nil
 }
 
 // RedriveQuery is which dead chunks are redriven, and how.

@@ -198,3 +198,34 @@ func TestItemsThatExpiredAreRetried(t *testing.T) {
 		}
 	})
 }
+
+// TestARetryThatComesWhileARedriveBeginsIsSeenByIt: it is noted in the job after the redrive has looked, and named its chunks.
+func TestARetryThatComesWhileARedriveBeginsIsSeenByIt(t *testing.T) {
+	brokenJob(t, func(t *testing.T, s *stepwise, b *broken) {
+		reads := 0
+		var child jobs.Job
+		s.before = func(verb, _ string) error {
+			if verb != "read job" {
+				return nil
+			}
+			if reads++; reads == 2 { // that before the job is reopened
+				s.before = nil
+				child = s.retry(jobs.RetryQuery{Codes: []string{"cuda_error"}}).Job
+			}
+			return nil
+		}
+		moved := s.redrive(jobs.RedriveQuery{DeadQuery: jobs.DeadQuery{Code: "cuda_error", Max: 1}})
+		if child.ID == "" || moved.Chunks != 0 || moved.Refused["job_retried"] == 0 {
+			t.Fatalf("moved %+v beside job %q", moved, child.ID)
+		}
+		before := s.calls()
+		b.mendedThrees = true
+		s.sweeps(180)
+		if got := s.calls() - before; got != 4 {
+			t.Errorf("%d calls, want the child's four", got)
+		}
+		if j := s.job(); j.Phase != jobs.PhaseCompleted || len(s.split().Reopening) != 0 {
+			t.Errorf("the job is %s, and its split names %v", j.Phase, s.split().Reopening)
+		}
+	})
+}
