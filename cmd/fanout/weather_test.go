@@ -105,7 +105,7 @@ func TestWeatherThatPassesFailsNobody(t *testing.T) {
 			lines := requests(5, "")
 			lines[2] = request("item-2", "text 2 [["+weather+"]]")
 			dir := folder(t, lines...)
-			run(t, 0, dir, "fanout", "run", "in.jsonl", "-o", "out.jsonl", "--upstream", upstream.Start(t), "--timeout", "3s")
+			run(t, 0, dir, "fanout", "run", "in.jsonl", "-o", "out.jsonl", "--upstream", upstream.Start(t), "--timeout", "10s")
 			if diff := cmp.Diff(inputIDs(t, lines), ids(t, dir, "out.jsonl")); diff != "" {
 				t.Errorf("output (-want +got):\n%s", diff)
 			}
@@ -199,8 +199,8 @@ func TestEachEndlessMisbehaviourEndsInAnErrorLine(t *testing.T) {
 		lines = append(lines, request(row.weather, "[["+row.weather+"]]"), request("fair-"+row.weather, "fair "+row.weather))
 	}
 	dir := folder(t, lines...)
-	said := run(t, 3, dir, "fanout", "run", "in.jsonl", "-o", "out.jsonl", "--upstream", upstream.Start(t), "--timeout", "2s", "--give-up-after", "8s")
-	says(t, said, "7 of 14 items answered", "gave up: 127.0.0.1:", "has not answered for 8s")
+	said := run(t, 3, dir, "fanout", "run", "in.jsonl", "-o", "out.jsonl", "--upstream", upstream.Start(t), "--timeout", "6s", "--give-up-after", "16s")
+	says(t, said, "7 of 14 items answered", "gave up: 127.0.0.1:", "has not answered for 16s")
 	failed := outcomes(t, dir, "out.errors.jsonl")
 	if len(failed) != len(rows) {
 		t.Fatalf("%d error lines, want %d:\n%s", len(failed), len(rows), read(t, dir, "out.errors.jsonl"))

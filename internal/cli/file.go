@@ -15,6 +15,7 @@ import (
 
 	"github.com/fanout-inference/fanout/pkg/batchapi"
 	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/localjobs"
 )
 
 func newFile() *cobra.Command {
@@ -137,7 +138,7 @@ func writeOutput(path string, stdout io.Writer, write func(w io.Writer) error) (
 		out := bufio.NewWriterSize(stdout, 256<<10)
 		return errors.Join(write(out), out.Flush())
 	}
-	part, err := os.CreateTemp(filepath.Dir(path), ".fanout-*")
+	part, err := os.CreateTemp(filepath.Dir(path), localjobs.Beside(path))
 	if err != nil {
 		return unwritable("--output", path, err)
 	}

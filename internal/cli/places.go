@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/localjobs"
 )
 
 // checkPlaces refuses to write over the input, two things into one place, or into a directory that is removed at the end.
@@ -77,11 +78,22 @@ func sameFile(a, b string) bool {
 // tryPlaces finds out that the files could not be written before anything is paid for, not after.
 func (o *runOptions) tryPlaces() error {
 	for _, p := range []struct{ what, path string }{{"--output", o.Output}, {"--errors", o.Errors}} {
-		f, err := os.CreateTemp(filepath.Dir(p.path), ".fanout-*")
+		f, err := os.CreateTemp(filepath.Dir(p.path), localjobs.Beside(p.path))
 		if err != nil {
 			return unwritable(p.what, p.path, err)
 		}
 		if err := errors.Join(f.Close(), os.Remove(f.Name())); err != nil {
+			return unwritable(p.what, p.path, err)
+		}
+	}
+	return nil
+}
+
+// clearPlaces removes what runs that were killed have left beside the files. This one alone is at them: it holds the data
+// directory.
+func (o *runOptions) clearPlaces() error {
+	for _, p := range []struct{ what, path string }{{"--output", o.Output}, {"--errors", o.Errors}} {
+		if err := localjobs.RemoveBeside(filepath.Dir(p.path), p.path); err != nil {
 			return unwritable(p.what, p.path, err)
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/localjobs"
 )
 
 // runSummary is what --json prints.
@@ -82,7 +83,7 @@ func place(ctx context.Context, give func(ctx context.Context, name, path string
 }
 
 func replaceEmpty(path string) error {
-	f, err := os.CreateTemp(filepath.Dir(path), ".fanout-*")
+	f, err := os.CreateTemp(filepath.Dir(path), localjobs.Beside(path))
 	if err != nil {
 		return err
 	}

@@ -118,6 +118,9 @@ func (r *running) open(ctx context.Context) (j jobs.Job, err error) {
 		}
 		return j, err
 	}
+	if err := r.opt.clearPlaces(); err != nil {
+		return j, err
+	}
 	r.ports = jobs.Ports{Ledger: r.local.Store, Registry: r.local.Store, Queue: r.local.Queue, Files: r.local.Files, Sole: true}.WithDefaults()
 	want.Input = jobs.FileRef{Name: inputName} // any version of it: its bytes are compared chunk by chunk
 	return r.resume(ctx, want)

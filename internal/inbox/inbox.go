@@ -69,6 +69,7 @@ func (w *Watcher) Run(ctx context.Context) {
 func (w *Watcher) Look(ctx context.Context) {
 	if w.seen == nil {
 		w.seen, w.told = map[string]*sighting{}, map[string]string{}
+		w.tell(".", localjobs.RemoveBeside(w.Dir)) // what an end in the middle of a result has left
 	}
 	entries, err := os.ReadDir(w.Dir)
 	w.tell(".", err)

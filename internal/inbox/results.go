@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
+	"github.com/fanout-inference/fanout/pkg/jobs/localjobs"
 )
 
 // report is what stands in <name>.job.json. It is written last: so it says of which job, and of which of its generations, the
@@ -88,7 +89,7 @@ func writeReport(path string, r report) error {
 	if err != nil {
 		return fmt.Errorf("encode the report of job %s: %w", r.Job, err)
 	}
-	f, err := os.CreateTemp(filepath.Dir(path), ".fanout-*")
+	f, err := os.CreateTemp(filepath.Dir(path), localjobs.Beside(path))
 	if err != nil {
 		return err
 	}

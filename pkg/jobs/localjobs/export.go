@@ -31,7 +31,7 @@ func (f *Files) export(ctx context.Context, name, path string, bring func(from, 
 		return fmt.Errorf("export %s: %w", name, err)
 	}
 	dir := filepath.Dir(path)
-	beside, err := os.MkdirTemp(dir, ".fanout-*")
+	beside, err := os.MkdirTemp(dir, Beside(path))
 	if err != nil {
 		return fmt.Errorf("export %s: %w", name, err)
 	}
