@@ -77,6 +77,7 @@ func TestScripts(t *testing.T) {
 			"empty":   empty,
 			"weather": setWeather,
 			"calls":   calls,
+			"needkey": needKey,
 			"called":  called,
 			"serve":   serve,
 			"stop":    stop,
@@ -113,6 +114,14 @@ func setWeather(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: weather WORDS...")
 	}
 	ts.Check(upstreamOf(ts).SetWeather(strings.Join(args, " ")))
+}
+
+// needKey KEY makes the upstream refuse calls without that key.
+func needKey(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: needkey KEY")
+	}
+	upstreamOf(ts).Key = args[0]
 }
 
 // calls N [TEXT] compares how many calls came so far, in all or with that text.

@@ -33,7 +33,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	s.cmd = exec.Command(self, append([]string{"serve", "--addr", "127.0.0.1:0"}, args...)...)
 	s.cmd.Args[0] = "fanout" // what makes the test binary be it
 	s.cmd.Dir, s.cmd.Stderr = ts.MkAbs("."), os.Stderr
-	s.cmd.Env = append(os.Environ(), "TMPDIR="+ts.Getenv("TMPDIR"))
+	s.cmd.Env = append(os.Environ(), "TMPDIR="+ts.Getenv("TMPDIR"), "UPSTREAM_KEY="+ts.Getenv("UPSTREAM_KEY"))
 	s.out, err = s.cmd.StdoutPipe()
 	ts.Check(err)
 	ts.Check(s.cmd.Start())

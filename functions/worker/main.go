@@ -20,12 +20,12 @@ func start(ctx context.Context, c config.Worker) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	route, err := upstreams.Route(ctx, c)
+	router, err := upstreams.Open(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	f := function.New(jobs.QueueWork, c.LogLevel, ports, os.Stdout)
 	f.Needs = jobs.LeastTime(c.CallTimeout) + c.CallTimeout/10 // to claim a chunk and to read it
-	f.Handler = jobs.NewWorker(f.Ports, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, Prices: c.Prices, RequestIDs: true})
+	f.Handler = jobs.NewWorker(f.Ports, jobs.WorkerOptions{Route: router.Route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, Prices: c.Prices, RequestIDs: true})
 	return f.Invocations(), nil
 }

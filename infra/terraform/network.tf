@@ -15,9 +15,9 @@ locals {
   # Each service that a function in the VPC calls, and no other.
   interface_services = toset(concat(
     ["sqs"],
-    length(var.upstream.bedrock_models) > 0 ? ["bedrock-runtime"] : [],
-    var.upstream.sagemaker_endpoint != null ? ["sagemaker.runtime"] : [],
-    local.key_parameter != null ? ["ssm"] : [],
+    length(local.bedrock_models) > 0 ? ["bedrock-runtime"] : [],
+    length(local.sagemaker_arns) > 0 ? ["sagemaker.runtime"] : [],
+    length(local.key_parameter_arns) > 0 ? ["ssm"] : [],
   ))
 }
 
@@ -124,21 +124,21 @@ locals {
       Effect    = "Allow"
       Principal = "*"
       Action    = ["bedrock:InvokeModel"]
-      Resource  = var.upstream.bedrock_models
+      Resource  = local.bedrock_models
       Condition = local.ours
     }
     "sagemaker.runtime" = {
       Effect    = "Allow"
       Principal = "*"
       Action    = ["sagemaker:InvokeEndpoint"]
-      Resource  = [local.sagemaker_arn]
+      Resource  = local.sagemaker_arns
       Condition = local.ours
     }
     ssm = {
       Effect    = "Allow"
       Principal = "*"
       Action    = ["ssm:GetParameter"]
-      Resource  = [local.key_parameter_arn]
+      Resource  = local.key_parameter_arns
       Condition = local.ours
     }
   }
@@ -148,7 +148,7 @@ resource "aws_security_group" "functions" {
   count = local.in_vpc ? 1 : 0
 
   name        = "${var.name}-functions"
-  description = "The functions of ${var.name}: to the endpoints and the upstream, and nowhere else"
+  description = "The functions of ${var.name}: to the endpoints and the upstreams, and nowhere else"
   vpc_id      = local.vpc_id
 }
 
@@ -199,13 +199,13 @@ resource "aws_vpc_security_group_egress_rule" "gateway" {
 }
 
 resource "aws_vpc_security_group_egress_rule" "upstream" {
-  count = local.in_vpc && (var.upstream.security_group_id != null || var.upstream.cidr != null) ? 1 : 0
+  for_each = { for models, u in local.upstreams : models => u if local.in_vpc && (u.security_group_id != null || u.cidr != null) }
 
   security_group_id            = aws_security_group.functions[0].id
-  referenced_security_group_id = var.upstream.security_group_id
-  cidr_ipv4                    = var.upstream.security_group_id == null ? var.upstream.cidr : null
-  description                  = "To the upstream"
+  referenced_security_group_id = each.value.security_group_id
+  cidr_ipv4                    = each.value.security_group_id == null ? each.value.cidr : null
+  description                  = "To the upstream of ${each.key}"
   ip_protocol                  = "tcp"
-  from_port                    = var.upstream.port
-  to_port                      = var.upstream.port
+  from_port                    = each.value.port
+  to_port                      = each.value.port
 }

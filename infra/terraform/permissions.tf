@@ -46,37 +46,23 @@ locals {
     Resource = [local.queue_arns[name]]
   }] }
 
-  # The upstream's key.
-  key_parameter     = var.upstream.key_parameter != null ? var.upstream.key_parameter : try("/aws/reference/secretsmanager/${coalesce(var.upstream.key_secret)}", null)
-  key_parameter_arn = local.key_parameter == null ? null : "arn:${local.partition}:ssm:${local.region}:${local.account}:parameter/${trimprefix(local.key_parameter, "/")}"
-  sagemaker_arn     = var.upstream.sagemaker_endpoint == null ? null : "arn:${local.partition}:sagemaker:${local.region}:${local.account}:endpoint/${lower(var.upstream.sagemaker_endpoint)}"
+  # What the upstreams, and their keys, are to AWS.
+  key_parameter_arns = distinct([for key in values(local.upstream_keys) : "arn:${local.partition}:ssm:${local.region}:${local.account}:parameter/${trimprefix(key, "/")}"])
+  key_secret_arns    = distinct([for u in values(local.upstreams) : "arn:${local.partition}:secretsmanager:${local.region}:${local.account}:secret:${u.key_secret}-??????" if u.key_secret != null])
+  bedrock_models     = distinct(flatten([for u in values(local.upstreams) : u.bedrock_models]))
+  sagemaker_arns     = distinct([for u in values(local.upstreams) : "arn:${local.partition}:sagemaker:${local.region}:${local.account}:endpoint/${lower(u.sagemaker_endpoint)}" if u.sagemaker_endpoint != null])
 
-  upstream_statements = concat(
-    local.key_parameter == null ? [] : [{
-      Sid      = "UpstreamKey"
-      Effect   = "Allow"
-      Action   = ["ssm:GetParameter"]
-      Resource = [local.key_parameter_arn]
-    }],
-    var.upstream.key_secret == null ? [] : [{
-      Sid      = "UpstreamSecret"
-      Effect   = "Allow"
-      Action   = ["secretsmanager:GetSecretValue"]
-      Resource = ["arn:${local.partition}:secretsmanager:${local.region}:${local.account}:secret:${var.upstream.key_secret}-??????"]
-    }],
-    length(var.upstream.bedrock_models) == 0 ? [] : [{
-      Sid      = "Bedrock"
-      Effect   = "Allow"
-      Action   = ["bedrock:InvokeModel"]
-      Resource = var.upstream.bedrock_models
-    }],
-    var.upstream.sagemaker_endpoint == null ? [] : [{
-      Sid      = "SageMaker"
-      Effect   = "Allow"
-      Action   = ["sagemaker:InvokeEndpoint"]
-      Resource = [local.sagemaker_arn]
-    }],
-  )
+  upstream_statements = [for sid, may in {
+    UpstreamKey    = { action = "ssm:GetParameter", resources = local.key_parameter_arns }
+    UpstreamSecret = { action = "secretsmanager:GetSecretValue", resources = local.key_secret_arns }
+    Bedrock        = { action = "bedrock:InvokeModel", resources = local.bedrock_models }
+    SageMaker      = { action = "sagemaker:InvokeEndpoint", resources = local.sagemaker_arns }
+    } : {
+    Sid      = sid
+    Effect   = "Allow"
+    Action   = [may.action]
+    Resource = may.resources
+  } if length(may.resources) > 0]
 
   # What every function but notify is told.
   common = {

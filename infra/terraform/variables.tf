@@ -93,33 +93,59 @@ variable "upstream" {
     error_message = "upstream.prices are from 0, by models without comma, equals sign or space."
   }
 
+  # These hold for each of routes, too.
   validation {
-    condition     = length([for one in [var.upstream.url != null, length(var.upstream.bedrock_models) > 0, var.upstream.sagemaker_endpoint != null] : one if one]) <= 1
-    error_message = "upstream is one of url, bedrock_models and sagemaker_endpoint."
+    condition     = alltrue([for u in concat([var.upstream], values(var.routes)) : length([for one in [u.url != null, length(u.bedrock_models) > 0, u.sagemaker_endpoint != null] : one if one]) <= 1])
+    error_message = "upstream, and each route, is one of url, bedrock_models and sagemaker_endpoint."
   }
   validation {
-    condition     = var.upstream.url == null || can(regex("^https?://[^/?#@ ]+(/[^?#@ ]*)?$", var.upstream.url))
-    error_message = "upstream.url begins with https:// or http:// and a host, and has no user in it."
+    condition     = alltrue([for u in concat([var.upstream], values(var.routes)) : u.url == null || can(regex("^https?://[^/?#@, ]+(/[^?#@, ]*)?$", u.url))])
+    error_message = "The url of upstream, and of each route, begins with https:// or http:// and a host, and has no user in it."
   }
   validation {
-    condition     = var.upstream.key_parameter == null || var.upstream.key_secret == null
-    error_message = "upstream has a key_parameter or a key_secret, not both."
+    condition     = alltrue([for u in concat([var.upstream], values(var.routes)) : u.key_parameter == null || u.key_secret == null])
+    error_message = "upstream, and each route, has a key_parameter or a key_secret, not both."
   }
   validation {
-    condition     = var.upstream.url != null || (var.upstream.key_parameter == null && var.upstream.key_secret == null)
-    error_message = "upstream.key_parameter and upstream.key_secret go with a url."
+    condition     = alltrue([for u in concat([var.upstream], values(var.routes)) : u.url != null || (u.key_parameter == null && u.key_secret == null)])
+    error_message = "key_parameter and key_secret of upstream, and of each route, go with a url."
   }
   validation {
-    condition     = alltrue([for arn in var.upstream.bedrock_models : can(regex("^arn:[a-z-]+:bedrock:", arn)) && !strcontains(arn, "*")])
-    error_message = "upstream.bedrock_models are whole ARNs of models or inference profiles."
+    condition     = alltrue([for arn in flatten([for u in concat([var.upstream], values(var.routes)) : u.bedrock_models]) : can(regex("^arn:[a-z-]+:bedrock:", arn)) && !strcontains(arn, "*")])
+    error_message = "bedrock_models of upstream, and of each route, are whole ARNs of models or inference profiles."
   }
   validation {
-    condition     = var.upstream.url == null || try(tostring(var.network), "") == "none" || var.upstream.security_group_id != null || var.upstream.cidr != null
-    error_message = "upstream.url in a VPC needs security_group_id or cidr, by which it is reached: there is no way out to the internet. For one on the internet: network = \"none\"."
+    condition = try(tostring(var.network), "") == "none" || alltrue([for u in concat([var.upstream], values(var.routes)) : u.url == null || anytrue([
+      for o in concat([var.upstream], values(var.routes)) : o.url == u.url && (o.security_group_id != null || o.cidr != null)
+    ])])
+    error_message = "A url of upstream, or of a route, in a VPC needs security_group_id or cidr, by which it is reached: there is no way out to the internet. For one on the internet: network = \"none\"."
   }
   validation {
-    condition     = var.upstream.cidr == null || (can(cidrnetmask(var.upstream.cidr)) && var.upstream.cidr != "0.0.0.0/0")
-    error_message = "upstream.cidr is a network such as 10.1.0.0/16, and not the whole internet."
+    condition     = alltrue([for u in concat([var.upstream], values(var.routes)) : u.cidr == null || (can(cidrnetmask(u.cidr)) && u.cidr != "0.0.0.0/0")])
+    error_message = "The cidr of upstream, and of each route, is a network such as 10.1.0.0/16, and not the whole internet."
+  }
+}
+
+variable "routes" {
+  description = <<-EOT
+    Other upstreams for some models, by models such as "llama*" (the longest that matches counts); each is what upstream is, without prices. What none of them is for goes to upstream.
+    Of several with one url, in a VPC, one says how it is reached.
+  EOT
+  type = map(object({
+    url                = optional(string)
+    key_parameter      = optional(string)
+    key_secret         = optional(string)
+    security_group_id  = optional(string)
+    cidr               = optional(string)
+    port               = optional(number, 443)
+    bedrock_models     = optional(list(string), [])
+    sagemaker_endpoint = optional(string)
+  }))
+  default = {}
+
+  validation {
+    condition     = alltrue([for models in keys(var.routes) : can(regex("^[^,= \\\\]+$", models)) && models != "*"])
+    error_message = "routes are for models without comma, equals sign, backslash or space, and not for \"*\": that is upstream."
   }
 }
 

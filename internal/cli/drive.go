@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"runtime"
 	"syscall"
 	"time"
@@ -56,16 +55,15 @@ func (r *running) drive(ctx context.Context, j jobs.Job) (jobs.Job, error) {
 	return end, err
 }
 
-// route finds the upstream.
+// route finds the upstreams.
 func (r *running) route() (func(model string) (string, jobs.Upstream), error) {
-	u, err := upstream.Open(r.opt.Upstream, upstream.OpenAIOptions{
-		Key: upstream.Secret(os.Getenv(r.opt.KeyEnv)), Timeout: r.opt.Timeout, Conns: r.opt.Concurrency, Version: release.Version(),
+	router, err := upstream.OpenRoutes(r.opt.Routes, func(to jobs.Route) (jobs.Upstream, error) {
+		return upstream.Open(to.Target, upstream.OpenAIOptions{Key: to.Key, Timeout: r.opt.Timeout, Conns: r.opt.Concurrency, Version: release.Version()})
 	})
 	if err != nil {
 		return nil, err
 	}
-	name := upstream.Name(r.opt.Upstream)
-	return func(string) (string, jobs.Upstream) { return name, u }, nil
+	return router.Route, nil
 }
 
 // jobSaved is told of each save of the job.

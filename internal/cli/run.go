@@ -2,7 +2,6 @@ package cli
 
 import (
 	"fmt"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -10,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
-	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
 // runOptions are the flags of run, checked.
@@ -19,8 +17,8 @@ type runOptions struct {
 	Output     string
 	Errors     string
 	Data       string
-	Upstream   string
-	KeyEnv     string
+	Upstreams  upstreamFlags
+	Routes     jobs.Routes // what they say
 	OnInvalid  jobs.OnInvalid
 	ChunkItems int
 	SplitBytes int64 // 0 = by the size of the input
@@ -64,8 +62,7 @@ given up; DATA is then kept, and the same command with --retry asks for just tho
 	f := cmd.Flags()
 	f.StringVarP(&o.Output, "output", "o", "", "`FILE` for the answers (default INPUT with .output.jsonl)")
 	f.StringVar(&o.Errors, "errors", "", "`FILE` for the failed items (default OUTPUT with .errors.jsonl)")
-	f.StringVar(&o.Upstream, "upstream", upstream.BuiltinName, "builtin, or the `URL` of an OpenAI-compatible server")
-	f.StringVar(&o.KeyEnv, "upstream-key-env", "", "`NAME` of the environment variable that holds the upstream's key")
+	o.Upstreams.add(f)
 	f.IntVar(&o.Concurrency, "concurrency", 64, "calls in flight at most; fewer while the upstream throttles")
 	f.IntVar(&o.ChunkItems, "chunk-items", 100, "items that are claimed and saved together; more of them where lines are small")
 	f.StringVar(&onInvalid, "on-invalid", "skip", "`skip|fail`: whether a line that breaks the rules fails alone, or the whole run before anything is asked")
@@ -110,10 +107,12 @@ func (o *runOptions) complete(cmd *cobra.Command) error {
 		return usageError(cmd, "--split-bytes must not be below 0")
 	case o.Restart && o.Retry:
 		return usageError(cmd, "--restart and --retry do not go together: one forgets what the other needs")
-	case o.KeyEnv != "" && os.Getenv(o.KeyEnv) == "":
-		return usageError(cmd, "--upstream-key-env: the environment variable %s is not set", o.KeyEnv)
 	case o.Input == "-" && o.Output == "":
 		return usageError(cmd, "reading stdin needs --output: there is no file name to derive one from")
+	}
+	var err error
+	if o.Routes, err = o.Upstreams.table(cmd); err != nil {
+		return err
 	}
 	if o.Output == "" {
 		o.Output = stem(o.Input) + ".output.jsonl"
@@ -136,9 +135,7 @@ func stem(name string) string {
 // again is the command that goes on, as the user would type it.
 func (o *runOptions) again(flags ...string) string {
 	words := append([]string{"fanout run", quoteWord(o.Input), "-o", quoteWord(o.Output)}, flags...)
-	if o.Upstream != "builtin" {
-		words = append(words, "--upstream", quoteWord(o.Upstream))
-	}
+	words = append(words, o.Upstreams.words()...)
 	return "the same command again" + map[bool]string{true: " with " + strings.Join(flags, " ")}[len(flags) > 0] + " (" + strings.Join(words, " ") + " …)"
 }
 

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -151,8 +150,7 @@ func (r *running) describe(ctx context.Context) (jobs.Job, error) {
 		return jobs.Job{}, unreadable(r.input.Name, err)
 	}
 	digest := sha256.New()
-	served := strings.TrimSuffix(strings.TrimRight(r.opt.Upstream, "/"), "/v1") // the same server, however it is written
-	fmt.Fprintf(digest, "fanout run 1\n%s\n%s\n%s\n", endpoint, r.opt.OnInvalid, served)
+	fmt.Fprintf(digest, "fanout run 1\n%s\n%s\n%s\n", endpoint, r.opt.OnInvalid, served(r.opt.Routes))
 	if _, err := io.Copy(digest, contextReader{ctx, f}); err != nil {
 		if ctx.Err() != nil {
 			return jobs.Job{}, ctx.Err()

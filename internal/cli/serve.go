@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -20,7 +19,7 @@ import (
 
 // serveFlags are the flags of serve that are not the server's own options.
 type serveFlags struct {
-	keyEnv    string
+	upstreams upstreamFlags
 	hookAllow []string
 	createKey bool
 	verbose   bool
@@ -44,6 +43,7 @@ On SIGTERM or SIGINT it begins nothing new, lets calls in flight end, and saves 
 once, which loses only what was not saved.`,
 		Example: `  fanout serve
   fanout serve --upstream http://127.0.0.1:8000/v1 --concurrency 200 --data /var/lib/fanout
+  fanout serve --route 'gpt-4o*=https://api.example.com/v1,key-env=EXAMPLE_KEY' --route 'llama*=http://10.0.0.7:8000/v1'
   fanout serve --inbox /srv/batches
   fanout serve --addr 0.0.0.0:8080 --create-key`,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -63,8 +63,7 @@ once, which loses only what was not saved.`,
 	f.StringVar(&o.Addr, "addr", "127.0.0.1:8080", "`HOST:PORT` to listen at; port 0 finds a free one")
 	f.StringVar(&o.Data, "data", "fanout.data", "`DIR` for everything that is kept")
 	f.StringVar(&o.Inbox, "inbox", "", "`DIR` where a .jsonl or .jsonl.gz file that is put there becomes a job; its results appear beside it")
-	f.StringVar(&o.Upstream, "upstream", upstream.BuiltinName, "builtin, or the `URL` of an OpenAI-compatible server")
-	f.StringVar(&flags.keyEnv, "upstream-key-env", "", "`NAME` of the environment variable that holds the upstream's key")
+	flags.upstreams.add(f)
 	f.IntVar(&o.Concurrency, "concurrency", 64, "calls in flight at most; fewer while the upstream throttles")
 	f.DurationVar(&o.CallTimeout, "timeout", upstream.DefaultTimeout, "of one call")
 	f.StringSliceVar(&flags.prices, "price", nil, "`MODELS=INPUT/OUTPUT`, in US dollars for a million tokens, such as gpt-4o*=2.5/10; the first that matches counts")
@@ -93,8 +92,6 @@ func (s *serveFlags) complete(cmd *cobra.Command, o *serve.Options) error {
 		return usageError(cmd, "--rate must be above 0, not %g", o.Rate)
 	case (o.Cert == "") != (o.Key == ""):
 		return usageError(cmd, "--tls-cert and --tls-key go together")
-	case s.keyEnv != "" && os.Getenv(s.keyEnv) == "":
-		return usageError(cmd, "--upstream-key-env: the environment variable %s is not set", s.keyEnv)
 	}
 	for _, word := range s.hookAllow {
 		prefix, err := netip.ParsePrefix(word)
@@ -104,13 +101,13 @@ func (s *serveFlags) complete(cmd *cobra.Command, o *serve.Options) error {
 		o.HookAllow = append(o.HookAllow, prefix)
 	}
 	var err error
+	if o.Routes, err = s.upstreams.table(cmd); err != nil {
+		return err
+	}
 	if o.Prices, err = jobs.ParsePrices(strings.Join(s.prices, ",")); err != nil {
 		return usageError(cmd, "--price: %v", err)
 	}
 	o.Data, o.Version = filepath.Clean(o.Data), release.Version()
-	if s.keyEnv != "" {
-		o.UpstreamKey = upstream.Secret(os.Getenv(s.keyEnv))
-	}
 	return nil
 }
 

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
-	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
 // What a watchdog waits for, unless its options say otherwise.
@@ -92,7 +91,7 @@ func (w *watchdog) spoke(now time.Time) {
 	w.last, w.why = now, ""
 	if w.told {
 		w.told = false
-		w.note(fmt.Sprintf("%s answers again", upstream.Name(w.opt.Upstream)))
+		w.note(fmt.Sprintf("%s answers again", names(w.opt.Routes)))
 	}
 }
 
@@ -101,7 +100,7 @@ func (w *watchdog) look() (over string, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	now := time.Now()
-	name := upstream.Name(w.opt.Upstream)
+	name := names(w.opt.Routes)
 	switch {
 	case w.answered == 0 && w.failed > 0 && w.early == 0 && now.Sub(w.first) >= w.opt.FirstAnswerWithin:
 		return "", jobs.Errorf(jobs.CodeUpstream, "%s has not answered one call within %s of the first: %s", name, w.opt.FirstAnswerWithin, w.why).

@@ -39,6 +39,9 @@ environment, with the variables of the worker function:
   FANOUT_WORK_DEAD_LETTERS                                           URL of the work queue's dead letters
   FANOUT_UPSTREAM                                                    builtin, bedrock, sagemaker:ENDPOINT or a URL
   FANOUT_UPSTREAM_KEY, or FANOUT_UPSTREAM_KEY_FROM                   its key if it needs one, or the parameter that holds it
+  FANOUT_ROUTES                                                      other upstreams for some models, such as
+                                                                     llama*=http://10.0.0.7:8000/v1,key-from=/llama/key
+  FANOUT_PRICES                                                      of a million tokens, such as gpt-4o*=2.5/10,*=1/2
   FANOUT_CONCURRENCY, FANOUT_CALL_TIMEOUT                            calls in flight (100), and how long one may take (120s)
   FANOUT_FAIR_QUEUES, FANOUT_LOG_LEVEL                               true, and INFO
 
@@ -78,14 +81,14 @@ func work(ctx context.Context, c config.Worker, grace time.Duration, s streams) 
 	if err != nil {
 		return err
 	}
-	route, err := upstreams.Route(ctx, c)
+	router, err := upstreams.Open(ctx, c)
 	if err != nil {
 		return err
 	}
 	recorder := metrics.New("worker", s.out)
 	p := ports.Jobs()
 	p.Watch, p.Log = recorder.Watch(), slog.New(slog.NewJSONHandler(s.err, &slog.HandlerOptions{Level: c.LogLevel}))
-	worker := jobs.NewWorker(p, jobs.WorkerOptions{Route: route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, Prices: c.Prices, RequestIDs: true})
+	worker := jobs.NewWorker(p, jobs.WorkerOptions{Route: router.Route, Concurrency: c.Concurrency, CallTimeout: c.CallTimeout, Prices: c.Prices, RequestIDs: true})
 	pump := &poll.Pump{Source: ports.Queue, OnFailure: func(m jobs.Message, err error) { recorder.Failed(ctx, p.Log, m, err) }}
 
 	handling, abort := context.WithCancelCause(context.WithoutCancel(ctx))

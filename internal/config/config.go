@@ -52,10 +52,13 @@ type Worker struct {
 	Upstream    string      `env:"FANOUT_UPSTREAM,required"`          // builtin, bedrock, sagemaker:ENDPOINT, or the URL of an OpenAI-compatible server
 	UpstreamKey jobs.Secret `env:"FANOUT_UPSTREAM_KEY"`
 	// UpstreamKeyFrom is a parameter that holds the key, so that it stands in no function's configuration.
-	UpstreamKeyFrom string        `env:"FANOUT_UPSTREAM_KEY_FROM"`
-	Concurrency     int           `env:"FANOUT_CONCURRENCY" envDefault:"100"` // calls in flight of one process for each upstream+model
-	CallTimeout     time.Duration `env:"FANOUT_CALL_TIMEOUT" envDefault:"120s"`
-	Prices          jobs.Prices   `env:"FANOUT_PRICES"` // of tokens, such as gpt-4o*=2.5/10,*=1/2; none = nothing costs anything
+	UpstreamKeyFrom string `env:"FANOUT_UPSTREAM_KEY_FROM"`
+	// Routes lead some models to other upstreams, such as llama*=http://10.0.0.7:8000/v1,key-from=/llama/key, with white space
+	// between several.
+	Routes      jobs.Routes   `env:"FANOUT_ROUTES"`
+	Concurrency int           `env:"FANOUT_CONCURRENCY" envDefault:"100"` // calls in flight of one process for each upstream+model
+	CallTimeout time.Duration `env:"FANOUT_CALL_TIMEOUT" envDefault:"120s"`
+	Prices      jobs.Prices   `env:"FANOUT_PRICES"` // of tokens, such as gpt-4o*=2.5/10,*=1/2; none = nothing costs anything
 }
 
 // Aggregate is what the aggregate function is told.
@@ -191,6 +194,7 @@ func variableOf(of reflect.Type, field string) string {
 var kinds = map[string]string{
 	"bool": "true or false", "int": "a whole number", "int64": "a whole number", "time.Duration": "a duration such as 90s or 24h",
 	"slog.Level": "DEBUG, INFO, WARN or ERROR", "jobs.Prices": "prices of a million tokens such as gpt-4o*=2.5/10, with commas between them",
+	"jobs.Routes":    "routes such as llama*=http://10.0.0.7:8000/v1,key-from=/llama/key, one for each pattern, with white space between them",
 	"[]netip.Prefix": "networks such as 10.1.0.0/16, with commas between them",
 }
 
@@ -211,16 +215,29 @@ func (c *Ingest) check() []error {
 // endpointName is what SageMaker calls one.
 var endpointName = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9-]{0,62}$`)
 
+// Table is where each model is served.
+func (c *Worker) Table() jobs.Routes {
+	return c.Routes.Else(jobs.Route{Target: c.Upstream, Key: c.UpstreamKey, KeyFrom: c.UpstreamKeyFrom})
+}
+
+// checkUpstream says what is wrong with an upstream that a variable names.
+func checkUpstream(variable, target string) []error {
+	endpoint, sagemaker := strings.CutPrefix(target, SageMaker)
+	switch {
+	case sagemaker && !endpointName.MatchString(endpoint):
+		return []error{wrong(variable, "must name an endpoint after %s", SageMaker)}
+	case sagemaker, target == Builtin, target == Bedrock:
+		return nil
+	default:
+		return checkURLs(map[string]string{variable: target})
+	}
+}
+
 func (c *Worker) check() []error {
 	all := append(c.Cloud.check(), checkURLs(map[string]string{"FANOUT_WORK_DEAD_LETTERS": c.DeadLetters})...)
-	endpoint, sagemaker := strings.CutPrefix(c.Upstream, SageMaker)
-	switch {
-	case sagemaker:
-		if !endpointName.MatchString(endpoint) {
-			all = append(all, wrong("FANOUT_UPSTREAM", "must name an endpoint after %s", SageMaker))
-		}
-	case c.Upstream != Builtin && c.Upstream != Bedrock:
-		all = append(all, checkURLs(map[string]string{"FANOUT_UPSTREAM": c.Upstream})...)
+	all = append(all, checkUpstream("FANOUT_UPSTREAM", c.Upstream)...)
+	for _, r := range c.Routes {
+		all = append(all, checkUpstream("FANOUT_ROUTES", r.Target)...)
 	}
 	if c.UpstreamKey != "" && c.UpstreamKeyFrom != "" {
 		all = append(all, wrong("FANOUT_UPSTREAM_KEY_FROM", "and FANOUT_UPSTREAM_KEY are both set"))

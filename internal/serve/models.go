@@ -6,19 +6,14 @@ import (
 	"time"
 
 	"github.com/fanout-inference/fanout/pkg/batchapi"
-	"github.com/fanout-inference/fanout/pkg/jobs"
 	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
 // modelsFresh is how long a list of models is not asked for again.
 const modelsFresh = time.Minute
 
-// listModels lists the models of an upstream, asked now and then. nil = it has no list.
-func listModels(u jobs.Upstream, owner string) func(ctx context.Context) ([]batchapi.Model, error) {
-	lister, ok := u.(upstream.Lister)
-	if !ok {
-		return nil
-	}
+// listModels lists the models that are served, asked for now and then.
+func listModels(r *upstream.Router) func(ctx context.Context) ([]batchapi.Model, error) {
 	var mu sync.Mutex
 	var known []batchapi.Model
 	var until time.Time
@@ -28,13 +23,13 @@ func listModels(u jobs.Upstream, owner string) func(ctx context.Context) ([]batc
 		if time.Now().Before(until) {
 			return known, nil
 		}
-		names, err := lister.Models(ctx)
+		served, err := r.Models(ctx)
 		if err != nil {
 			return nil, err
 		}
 		known, until = []batchapi.Model{}, time.Now().Add(modelsFresh)
-		for _, name := range names {
-			known = append(known, batchapi.Model{ID: name, Object: "model", OwnedBy: owner})
+		for _, one := range served {
+			known = append(known, batchapi.Model{ID: one.Model, Object: "model", OwnedBy: one.Upstream})
 		}
 		return known, nil
 	}

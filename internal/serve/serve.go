@@ -39,8 +39,7 @@ type Options struct {
 	Cert  string // files of a TLS certificate and its key; "" = plain HTTP
 	Key   string
 
-	Upstream     string // builtin, or the URL of an OpenAI-compatible server; builtin
-	UpstreamKey  upstream.Secret
+	Routes       jobs.Routes   // where models are served: builtin, or URLs of OpenAI-compatible servers; builtin for all
 	Concurrency  int           // calls in flight; 64
 	CallTimeout  time.Duration // 120 s
 	Prices       jobs.Prices   // of tokens; none = nothing costs anything
@@ -56,7 +55,10 @@ type Options struct {
 }
 
 func (o *Options) complete() {
-	o.Addr, o.Upstream = cmp.Or(o.Addr, "127.0.0.1:8080"), cmp.Or(o.Upstream, upstream.BuiltinName)
+	o.Addr = cmp.Or(o.Addr, "127.0.0.1:8080")
+	if o.Routes == nil {
+		o.Routes = jobs.Routes{}.Else(jobs.Route{Target: upstream.BuiltinName})
+	}
 	o.Concurrency, o.CallTimeout = cmp.Or(o.Concurrency, 64), cmp.Or(o.CallTimeout, upstream.DefaultTimeout)
 	o.Grace = cmp.Or(o.Grace, 30*time.Second)
 	if o.Log == nil {
@@ -90,7 +92,9 @@ const foldEvery = 2 * time.Second
 func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	o.complete()
 	s := &Server{opt: o, ending: make(chan struct{})}
-	calls, err := upstream.Open(o.Upstream, upstream.OpenAIOptions{Key: o.UpstreamKey, Timeout: o.CallTimeout, Conns: o.Concurrency, Version: o.Version})
+	router, err := upstream.OpenRoutes(o.Routes, func(r jobs.Route) (jobs.Upstream, error) {
+		return upstream.Open(r.Target, upstream.OpenAIOptions{Key: r.Key, Timeout: o.CallTimeout, Conns: o.Concurrency, Version: o.Version})
+	})
 	if err != nil {
 		return nil, err
 	}
@@ -116,13 +120,12 @@ func Open(ctx context.Context, o Options) (_ *Server, err error) {
 	watch := s.metrics.Watch()
 	watch.JobSaved = func(j jobs.Job) { s.api.JobSaved(j) } // nothing is saved before there is one
 	s.ports = jobs.Ports{Ledger: s.local.Store, Registry: s.local.Store, Queue: s.local.Queue, Files: s.local.Files, Sole: true, Watch: watch, Log: o.Log}.WithDefaults()
-	name := upstream.Name(o.Upstream)
 	s.worker = jobs.NewWorker(s.ports, jobs.WorkerOptions{
-		Route: func(string) (string, jobs.Upstream) { return name, calls }, Concurrency: o.Concurrency, CallTimeout: o.CallTimeout, Prices: o.Prices, RequestIDs: true,
+		Route: router.Route, Concurrency: o.Concurrency, CallTimeout: o.CallTimeout, Prices: o.Prices, RequestIDs: true,
 	})
 	api := batchapi.Options{
 		MaxFileBytes: o.MaxFileBytes, Rate: o.Rate, Streams: true, Fresh: fresh, Ending: s.ending, Log: o.Log, Watch: s.metrics.Request,
-		DeadLetters: s.local.Queue, Priced: len(o.Prices) > 0, Models: listModels(calls, name), Webhooks: &jobs.HookOptions{PlainHosts: o.HookPlain},
+		DeadLetters: s.local.Queue, Priced: len(o.Prices) > 0, Models: listModels(router), Webhooks: &jobs.HookOptions{PlainHosts: o.HookPlain},
 	}
 	if s.open {
 		api.OpenTenant = Tenant

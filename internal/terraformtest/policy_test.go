@@ -24,6 +24,10 @@ var variants = map[string]map[string]any{
 	},
 	"bedrock":          {"functions": object{"worker": object{"reserved_concurrency": 15}}, "upstream": object{"bedrock_models": []string{"arn:aws:bedrock:eu-central-1::foundation-model/openai.gpt-oss-20b-1:0"}}},
 	"sagemaker":        {"upstream": object{"sagemaker_endpoint": "llama-3"}},
+	"routes": {"upstream": object{"sagemaker_endpoint": "llama-3"}, "routes": object{
+		"gpt*":  object{"url": "http://vllm.internal:8000/v1", "security_group_id": "sg-1", "port": 8000, "key_parameter": "/fanout/key"},
+		"nova*": object{"bedrock_models": []string{"arn:aws:bedrock:eu-central-1::foundation-model/openai.gpt-oss-20b-1:0"}},
+	}},
 	"a public URL":     {"network": "none", "upstream": object{"url": "https://api.example.com/v1", "key_parameter": "/fanout/key"}},
 	"function URL":     {"api": object{"front_door": "function_url"}, "webhooks": object{"enabled": true}},
 	"existing VPC":     {"network": object{"vpc_id": "vpc-1", "subnet_ids": []string{"s-1", "s-2"}, "route_table_ids": []string{"rtb-1"}}},

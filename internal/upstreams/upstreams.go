@@ -5,6 +5,7 @@ package upstreams
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -12,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"strings"
 	"time"
 
@@ -25,19 +27,27 @@ import (
 	"github.com/fanout-inference/fanout/pkg/upstream"
 )
 
-// Route is where models are served: one upstream has them all.
-func Route(ctx context.Context, c config.Worker) (func(model string) (string, jobs.Upstream), error) {
-	o := upstream.OpenAIOptions{Key: c.UpstreamKey, Timeout: c.CallTimeout, Conns: c.Concurrency, Version: release.Version()}
-	target := c.Upstream
+// Open opens the upstreams of a worker.
+func Open(ctx context.Context, c config.Worker) (*upstream.Router, error) {
+	o := upstream.OpenAIOptions{Timeout: c.CallTimeout, Conns: c.Concurrency, Version: release.Version()}
+	table, err := c.Table().WithKeys(os.Getenv)
+	if err != nil {
+		return nil, err
+	}
+	return upstream.OpenRoutes(table, func(r jobs.Route) (jobs.Upstream, error) { return openOne(ctx, r, o) })
+}
+
+func openOne(ctx context.Context, r jobs.Route, o upstream.OpenAIOptions) (jobs.Upstream, error) {
+	target := r.Target
 	endpoint, sagemaker := strings.CutPrefix(target, config.SageMaker)
-	if sagemaker || target == config.Bedrock || c.UpstreamKeyFrom != "" {
+	if sagemaker || target == config.Bedrock || r.KeyFrom != "" {
 		cfg, err := cloud.Configure(ctx, 0)
 		if err != nil {
 			return nil, err
 		}
 		switch {
-		case c.UpstreamKeyFrom != "":
-			if o.Key, err = keyFrom(ctx, cfg, c.UpstreamKeyFrom); err != nil {
+		case r.KeyFrom != "":
+			if o.Key, err = keyFrom(ctx, cfg, r.KeyFrom); err != nil {
 				return nil, err
 			}
 		case sagemaker:
@@ -48,12 +58,8 @@ func Route(ctx context.Context, c config.Worker) (func(model string) (string, jo
 			o.Sign = signing(cfg, "bedrock")
 		}
 	}
-	u, err := upstream.Open(target, o)
-	if err != nil {
-		return nil, err
-	}
-	name := upstream.Name(c.Upstream)
-	return func(string) (string, jobs.Upstream) { return name, u }, nil
+	o.Key = cmp.Or(o.Key, r.Key)
+	return upstream.Open(target, o)
 }
 
 // serviceURL is where a service is, unless the environment says otherwise as for every client of AWS.

@@ -80,11 +80,11 @@ func TestUpstreamsOfAWSAreCalledWithTheirSignature(t *testing.T) {
 				w.Header().Set("Content-Type", "application/json")
 				_, _ = io.WriteString(w, completion)
 			})
-			route, err := Route(t.Context(), config.Worker{Upstream: target, CallTimeout: time.Minute, Concurrency: 1})
+			router, err := Open(t.Context(), config.Worker{Upstream: target, CallTimeout: time.Minute, Concurrency: 1})
 			if err != nil {
 				t.Fatal(err)
 			}
-			name, u := route("m")
+			name, u := router.Route("m")
 			a, err := u.Call(t.Context(), jobs.Request{URL: "/v1/chat/completions", Body: []byte(`{"model":"m"}`), IdempotencyKey: "k"})
 			if err != nil || a.Status != 200 || a.Usage.Total != 2 || path != want.path || name != target {
 				t.Errorf("%s answers %+v at %s, %v", name, a, path, err)
@@ -117,16 +117,16 @@ func TestTheKeyOfAnUpstreamComesFromAParameter(t *testing.T) {
 		_, _ = io.WriteString(w, `{"Parameter":{"Value":"sesame\n"}}`)
 	})
 	c := config.Worker{Upstream: upstream.URL, UpstreamKeyFrom: "/aws/reference/secretsmanager/key", CallTimeout: time.Minute, Concurrency: 1}
-	route, err := Route(t.Context(), c)
+	router, err := Open(t.Context(), c)
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, u := route("m")
+	_, u := router.Route("m")
 	if _, err := u.Call(t.Context(), jobs.Request{URL: "/v1/chat/completions", Body: []byte(`{"model":"m"}`)}); err != nil {
 		t.Error(err)
 	}
 	c.UpstreamKeyFrom = "/none"
-	if _, err := Route(t.Context(), c); err == nil || !strings.Contains(err.Error(), "ParameterNotFound") || strings.Contains(err.Error(), "sesame") {
+	if _, err := Open(t.Context(), c); err == nil || !strings.Contains(err.Error(), "ParameterNotFound") || strings.Contains(err.Error(), "sesame") {
 		t.Errorf("a parameter that is not there: %v", err)
 	}
 }

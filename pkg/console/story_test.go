@@ -182,7 +182,7 @@ var fragile = map[string]string{"fanout_chunk_items": "4", "fanout_max_attempts"
 func TestDeadChunksAreCountedTriedAndBroughtBack(t *testing.T) {
 	t.Parallel()
 	model := newSickly("the kernel did not launch")
-	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
+	s := start(t, serve.Options{Routes: jobs.Routes{}.Else(jobs.Route{Target: answering(t, model)})}, "")
 	job := s.submit(t, "in.jsonl", sickLines("c", "m"), fragile)
 	b := open(t, s.base)
 	b.goTo("#/jobs/"+job.ID, job.ID)
@@ -219,7 +219,7 @@ func TestDeadChunksAreCountedTriedAndBroughtBack(t *testing.T) {
 func TestAnOperatorHoldsAJobAnUpstreamAndMovesLetters(t *testing.T) {
 	t.Parallel()
 	model := newSickly("the kernel did not launch")
-	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
+	s := start(t, serve.Options{Routes: jobs.Routes{}.Else(jobs.Route{Target: answering(t, model)})}, "")
 	dead := s.submit(t, "in.jsonl", sickLines("c", "m"), fragile)
 	slow := s.submit(t, "slow.jsonl", line("a", "m", "[[hang]]"), nil)
 	b := open(t, s.base)
@@ -307,7 +307,7 @@ func TestAKeyThatMayOnlyReadIsShownNothingThatActs(t *testing.T) {
 func TestThePagesFitAPhoneInTheDark(t *testing.T) {
 	t.Parallel()
 	model := newSickly("the_kernel_did_not_launch_" + strings.Repeat("and_has_a_long_name_", 10))
-	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
+	s := start(t, serve.Options{Routes: jobs.Routes{}.Else(jobs.Route{Target: answering(t, model)})}, "")
 	job := s.submit(t, "in.jsonl", sickLines(strings.Repeat("long_id_", 30), "model_"+strings.Repeat("with_a_long_name_", 8)), fragile)
 	b := open(t, s.base)
 	b.viewport(375, 812, "dark")
@@ -365,7 +365,7 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func TestWhatStrangersWriteIsShownAsText(t *testing.T) {
 	t.Parallel()
 	model := &hostile{newSickly("sick " + bare)}
-	s := start(t, serve.Options{Upstream: answering(t, model)}, "")
+	s := start(t, serve.Options{Routes: jobs.Routes{}.Else(jobs.Route{Target: answering(t, model)})}, "")
 	said := line("said "+evil, "model "+evil2, "say "+evil+evil2)
 	refused := line("refused "+evil2, "model "+evil2, "refuse "+evil)
 	job := s.submit(t, "name "+evil+".jsonl", said+refused, map[string]string{"key " + evil: "value " + evil2})
@@ -461,7 +461,7 @@ func TestPictures(t *testing.T) {
 	must(t, err)
 	prices, err := jobs.ParsePrices("*=3/15")
 	must(t, err)
-	s := start(t, serve.Options{Data: data, Upstream: answering(t, model), Concurrency: 12, Prices: prices}, operator)
+	s := start(t, serve.Options{Data: data, Routes: jobs.Routes{}.Else(jobs.Route{Target: answering(t, model)}), Concurrency: 12, Prices: prices}, operator)
 	tenant := func(name string) served {
 		key, err := s.CreateKey(t.Context(), batchapi.CreateKeyRequest{Tenant: name, Scopes: []string{"submit", "read"}})
 		must(t, err)

@@ -1,7 +1,6 @@
 package jobs
 
 import (
-	"path"
 	"strconv"
 	"strings"
 )
@@ -17,7 +16,7 @@ func (c Cost) USD() float64 { return float64(c) / 1e9 }
 
 // Price is what the tokens of some models cost.
 type Price struct {
-	Models        string  // a pattern as path.Match has it, such as gpt-4o*; "/" is a character like any other
+	Models        ModelPattern
 	Input, Output float64 // US dollars for a million tokens
 }
 
@@ -35,8 +34,8 @@ func ParsePrices(s string) (Prices, error) {
 		input, output, ok := strings.Cut(one[at+1:], "/")
 		in, err1 := strconv.ParseFloat(strings.TrimSpace(input), 64)
 		out, err2 := strconv.ParseFloat(strings.TrimSpace(output), 64)
-		p := Price{Models: strings.TrimSpace(one[:max(0, at)]), Input: in, Output: out}
-		if _, err := path.Match(p.pattern(), ""); err != nil || p.Models == "" || !ok || err1 != nil || err2 != nil || !(in >= 0 && in <= 1e6 && out >= 0 && out <= 1e6) {
+		p := Price{Models: ModelPattern(strings.TrimSpace(one[:max(0, at)])), Input: in, Output: out}
+		if !p.Models.valid() || !ok || err1 != nil || err2 != nil || !(in >= 0 && in <= 1e6 && out >= 0 && out <= 1e6) {
 			return nil, Errorf(CodeInvalid, "%.80q is no price: it is MODELS=INPUT/OUTPUT in US dollars for a million tokens, such as gpt-4o*=2.5/10", one)
 		}
 		all = append(all, p)
@@ -50,14 +49,10 @@ func (t *Prices) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
-// pattern is one in which a star matches a "/" too: models have them in their names.
-func (p *Price) pattern() string { return strings.ReplaceAll(p.Models, "/", "\x00") }
-
 // Of is what tokens of a model cost. Cached ones count as input.
 func (t Prices) Of(model string, u Usage) Cost {
-	model = strings.ReplaceAll(model, "/", "\x00")
 	for _, p := range t {
-		if ok, _ := path.Match(p.pattern(), model); ok {
+		if p.Models.Matches(model) {
 			return Cost(p.Input*1000*float64(u.Input) + p.Output*1000*float64(u.Output))
 		}
 	}

@@ -35,7 +35,7 @@ run "a_vpc_that_is_there" {
   }
 
   assert {
-    condition     = aws_vpc_security_group_egress_rule.upstream[0].referenced_security_group_id == "sg-1" && aws_vpc_security_group_egress_rule.upstream[0].from_port == 8000
+    condition     = aws_vpc_security_group_egress_rule.upstream["*"].referenced_security_group_id == "sg-1" && aws_vpc_security_group_egress_rule.upstream["*"].from_port == 8000
     error_message = "The functions reach the upstream."
   }
 }
@@ -76,6 +76,40 @@ run "sagemaker" {
   assert {
     condition     = contains(keys(aws_vpc_endpoint.interface), "sagemaker.runtime") && output.worker_environment.FANOUT_UPSTREAM == "sagemaker:llama-3"
     error_message = "SageMaker has an endpoint of its own."
+  }
+}
+
+run "routes" {
+  command = plan
+
+  variables {
+    upstream = { bedrock_models = ["arn:aws:bedrock:eu-central-1::foundation-model/openai.gpt-oss-20b-1:0"] }
+    routes = {
+      "llama*"   = { url = "http://vllm.internal:8000/v1", cidr = "10.1.0.0/16", port = 8000, key_secret = "llama" }
+      "llama-4*" = { sagemaker_endpoint = "llama-4" }
+      "qwen*"    = { url = "http://vllm.internal:8000/v1" }
+      "qwen-x*"  = {}
+    }
+  }
+
+  assert {
+    condition     = output.worker_environment.FANOUT_UPSTREAM == "bedrock" && output.worker_environment.FANOUT_ROUTES == "llama-4*=sagemaker:llama-4 qwen-x*=builtin llama*=http://vllm.internal:8000/v1,key-from=/aws/reference/secretsmanager/llama qwen*=http://vllm.internal:8000/v1"
+    error_message = "The longest pattern comes first, and each has its key."
+  }
+
+  assert {
+    condition     = !contains(keys(output.worker_environment), "FANOUT_UPSTREAM_KEY_FROM")
+    error_message = "The upstream has no key."
+  }
+
+  assert {
+    condition     = join(" ", keys(aws_vpc_security_group_egress_rule.upstream)) == "llama*" && aws_vpc_security_group_egress_rule.upstream["llama*"].from_port == 8000
+    error_message = "What is reached twice is let through once."
+  }
+
+  assert {
+    condition     = length(setsubtract(["bedrock-runtime", "sagemaker.runtime", "ssm"], keys(aws_vpc_endpoint.interface))) == 0
+    error_message = "Each service that an upstream needs has its endpoint."
   }
 }
 

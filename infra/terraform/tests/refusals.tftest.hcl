@@ -144,6 +144,36 @@ run "all_models" {
   expect_failures = [var.upstream]
 }
 
+run "a_route_on_the_internet_from_a_vpc" {
+  command = plan
+
+  variables {
+    routes = { "gpt*" = { url = "https://api.example.com/v1" } }
+  }
+
+  expect_failures = [var.upstream]
+}
+
+run "a_route_for_all_models" {
+  command = plan
+
+  variables {
+    routes = { "*" = { sagemaker_endpoint = "y" } }
+  }
+
+  expect_failures = [var.routes]
+}
+
+run "a_route_for_two_words" {
+  command = plan
+
+  variables {
+    routes = { "llama 4" = { sagemaker_endpoint = "y" } }
+  }
+
+  expect_failures = [var.routes]
+}
+
 run "an_upstream_on_the_internet_from_a_vpc" {
   command = plan
 
