@@ -22,8 +22,8 @@ var variants = map[string]map[string]any{
 		"alarms":    object{"topic_arn": "arn:aws:sns:eu-central-1:123456789012:alarms"},
 		"functions": object{"worker": object{"provisioned_concurrency": 2, "reserved_concurrency": 20, "pollers": object{"minimum": 2, "maximum": 4}}},
 	},
-	"bedrock":          {"functions": object{"worker": object{"reserved_concurrency": 15}}, "upstream": object{"bedrock_models": []string{"arn:aws:bedrock:eu-central-1::foundation-model/openai.gpt-oss-20b-1:0"}}},
-	"sagemaker":        {"upstream": object{"sagemaker_endpoint": "llama-3"}},
+	"bedrock":   {"functions": object{"worker": object{"reserved_concurrency": 15}}, "upstream": object{"bedrock_models": []string{"arn:aws:bedrock:eu-central-1::foundation-model/openai.gpt-oss-20b-1:0"}}},
+	"sagemaker": {"upstream": object{"sagemaker_endpoint": "llama-3"}},
 	"routes": {"upstream": object{"sagemaker_endpoint": "llama-3"}, "routes": object{
 		"gpt*":  object{"url": "http://vllm.internal:8000/v1", "security_group_id": "sg-1", "port": 8000, "key_parameter": "/fanout/key"},
 		"nova*": object{"bedrock_models": []string{"arn:aws:bedrock:eu-central-1::foundation-model/openai.gpt-oss-20b-1:0"}},
