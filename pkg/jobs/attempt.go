@@ -210,6 +210,8 @@ func (a *attempt) keepUp(ctx context.Context) error {
 		if err := a.checkpoint(ctx); err != nil { // they are tried again with the next ones, or at the end
 			a.w.Log.WarnContext(ctx, "checkpoint", "chunk", a.c.ID.String(), "error", err)
 			a.since = a.now
+		} else if !a.isolated() { // those save each item
+			a.tellOfProgress(ctx)
 		}
 		return nil
 	case !bounded && !a.now.Before(a.renewAt) && a.stop != stopLost:

@@ -53,6 +53,8 @@ type gateRecord struct {
 	FailingSince time.Time `json:",omitzero"`  // the first failure that nobody's answer has followed
 	Why          string    `json:",omitempty"`
 	Pause        *Pause    `json:",omitempty"`
+	InFlight     int       `json:",omitempty"` // calls of the process that told last …
+	ToldAt       time.Time `json:",omitzero"`  // … which was then
 }
 
 func newGate(id GateID, ceiling int) *Gate {
@@ -225,16 +227,21 @@ type Gates struct {
 	now      func() time.Time
 	ceiling  int
 
+	tellAge time.Duration // calls in flight are told anew when they were told so long ago, by whomever
+
 	mu    sync.Mutex
 	gates map[GateID]*Gate
 	order []GateID // by first use
+	begun int      // records
 }
 
 // How gates are kept.
 const (
 	maxGates     = 1024                   // idle ones above this are forgotten, oldest first: models are named by strangers
 	gateReadAge  = 5 * time.Second        // a pause of elsewhere is seen within this
-	gateSaveAge  = time.Minute            // the width and the last answer are saved so often
+	gateSaveAge  = time.Minute            // the width and the last answer are saved so often, and the calls in flight told
+	gateKept     = RecordsKept            // a record that nobody saves any more, unless it is a hold
+	mostNew      = 100                    // records that a process begins: models are named by strangers
 	outageAfter  = 15 * time.Minute       // without an answer while calls fail, and the upstream+model is paused
 	probeEvery   = time.Minute            // a paused one lets one chunk through so often
 	openSpread   = 200 * time.Millisecond // over which those who wait for it to open come back
@@ -243,9 +250,13 @@ const (
 	gateConflict = 3                      // tries to save against others
 )
 
-// newGates makes an empty set; ceiling is the most calls in flight for each.
-func newGates(r Registry, now func() time.Time, ceiling int) *Gates {
-	return &Gates{registry: r, now: now, ceiling: max(1, ceiling), gates: map[GateID]*Gate{}}
+// newGates makes an empty set; ceiling is the most calls in flight for each; sole: there is no other process.
+func newGates(r Registry, now func() time.Time, ceiling int, sole bool) *Gates {
+	age := gateSaveAge
+	if sole { // it speaks for itself, and a save costs no request
+		age = gateReadAge
+	}
+	return &Gates{registry: r, now: now, ceiling: max(1, ceiling), tellAge: age, gates: map[GateID]*Gate{}}
 }
 
 // at returns the gate of an upstream+model, read from the registry at its first use and at most every five seconds.
@@ -291,18 +302,55 @@ func (gs *Gates) refresh(ctx context.Context, g *Gate, age time.Duration) error 
 	}
 	rec, rev, err := readGate(ctx, gs.registry, g.ID)
 	g.mu.Lock()
-	defer g.mu.Unlock()
 	if err != nil {
 		if first {
 			g.readAt = time.Time{} // nothing is known of it yet
 		}
+		g.mu.Unlock()
 		return err
 	}
 	g.record, g.revision = rec, rev
 	if first && rec.Width > 0 {
 		g.width = min(g.ceiling, float64(rec.Width))
 	}
-	return nil
+	g.mu.Unlock()
+	return gs.tell(ctx, g)
+}
+
+// tell saves how many calls are in flight, for who looks, if nobody has for a while. One process speaks for all. What has
+// was called is told of for the first time here, unless it failed, which is news.
+func (gs *Gates) tell(ctx context.Context, g *Gate) error {
+	now := gs.now()
+	g.mu.Lock()
+	rec, rev := g.record, g.revision
+	due := now.Sub(rec.ToldAt) >= gs.tellAge && (g.inFlight > 0 || rec.InFlight > 0)
+	called := g.answers > 0 || len(g.failing) > 0
+	rec.V, rec.InFlight, rec.ToldAt = SchemaVersion, g.inFlight, now
+	g.mu.Unlock()
+	if rev == 0 {
+		due = called && gs.begins()
+	}
+	if !due {
+		return nil
+	}
+	rev, err := saveGate(ctx, gs.registry, g.ID, rec, rev, now)
+	if errors.Is(err, ErrConflict) {
+		return nil // another has told
+	}
+	if err == nil {
+		g.mu.Lock()
+		g.record, g.revision = rec, rev
+		g.mu.Unlock()
+	}
+	return err
+}
+
+// begins tells whether the process may begin another record.
+func (gs *Gates) begins() bool {
+	gs.mu.Lock()
+	defer gs.mu.Unlock()
+	gs.begun++
+	return gs.begun <= mostNew
 }
 
 // limit is how many calls may be in flight now.
@@ -332,13 +380,13 @@ func (gs *Gates) report(ctx context.Context, g *Gate, answered bool, why string)
 		stale = stale && gs.now().Sub(g.savedAt) >= gateSaveAge
 		g.mu.Unlock()
 		if !news && !stale {
-			return nil
+			return gs.tell(ctx, g)
 		}
 		rec.V, rec.Width = SchemaVersion, width
 		if seen {
 			rec.Answered, rec.Failures, rec.SeenAt = answered, failures, gs.now()
 		}
-		rev, err := saveGate(ctx, gs.registry, g.ID, rec, rev)
+		rev, err := saveGate(ctx, gs.registry, g.ID, rec, rev, gs.now())
 		if err == nil {
 			g.mu.Lock()
 			g.record, g.revision, g.savedAt = rec, rev, gs.now()
@@ -406,12 +454,15 @@ func decodeGate(e Entry) (gateRecord, error) {
 	return rec, nil
 }
 
-func saveGate(ctx context.Context, r Registry, id GateID, rec gateRecord, revision int64) (int64, error) {
+func saveGate(ctx context.Context, r Registry, id GateID, rec gateRecord, revision int64, now time.Time) (int64, error) {
 	body, err := json.Marshal(rec)
 	if err != nil {
 		return 0, fmt.Errorf("encode gate %s: %w", id, err)
 	}
 	e := Entry{Kind: KindGate, Owner: id.Upstream, ID: id.Model, Revision: revision, Body: body}
+	if rec.Pause == nil {
+		e.Expires = now.Add(gateKept)
+	}
 	if err := r.SaveEntry(ctx, &e); err != nil {
 		return 0, fmt.Errorf("save gate %s: %w", id, err)
 	}

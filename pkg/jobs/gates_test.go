@@ -20,7 +20,7 @@ type gateClock struct {
 
 func newGateClock(r *memRegistry) *gateClock {
 	c := &gateClock{registry: r, now: time.Unix(10_000, 0)}
-	c.Gates = newGates(r, func() time.Time { return c.now }, 64)
+	c.Gates = newGates(r, func() time.Time { return c.now }, 64, false)
 	return c
 }
 
@@ -105,7 +105,7 @@ func TestAnswerInBetweenBeginsTheOutageAnew(t *testing.T) {
 func TestAnswerEndsNoPauseThatAnOperatorSet(t *testing.T) {
 	c := newGateClock(newMemRegistry())
 	pause := &Pause{Reason: PauseOperator, Message: "maintenance"}
-	if _, err := saveGate(t.Context(), c.registry, testGate, gateRecord{V: 1, FailingSince: c.now.Add(-time.Hour), Pause: pause}, 0); err != nil {
+	if _, err := saveGate(t.Context(), c.registry, testGate, gateRecord{V: 1, FailingSince: c.now.Add(-time.Hour), Pause: pause}, 0, c.now); err != nil {
 		t.Fatal(err)
 	}
 	g := c.gate(t)
@@ -132,7 +132,7 @@ func TestGateBeginsWhereItLastStood(t *testing.T) {
 	if got := newGateClock(r).gate(t).width; got != 5 {
 		t.Errorf("another process begins with %g, want 5", got)
 	}
-	small := newGates(r, time.Now, 2)
+	small := newGates(r, time.Now, 2, false)
 	if g, err := small.at(t.Context(), testGate); err != nil || g.width != 2 {
 		t.Errorf("one with a ceiling of 2 begins with %g, %v", g.width, err)
 	}
@@ -154,7 +154,7 @@ func TestGateSavesItsWidthOnceAMinute(t *testing.T) {
 func TestPauseOfElsewhereIsSeenWithinFiveSeconds(t *testing.T) {
 	c := newGateClock(newMemRegistry())
 	c.gate(t)
-	_, err := saveGate(t.Context(), c.registry, testGate, gateRecord{V: 1, Width: 3, Pause: &Pause{Reason: PauseOperator}}, 0)
+	_, err := saveGate(t.Context(), c.registry, testGate, gateRecord{V: 1, Width: 3, Pause: &Pause{Reason: PauseOperator}}, 0, c.now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -225,7 +225,7 @@ func TestGateTellsWhatItsRegistryCannot(t *testing.T) {
 func TestGateIsReadAgainAfterAReadThatFailed(t *testing.T) {
 	c := newGateClock(newMemRegistry())
 	rec := gateRecord{V: 1, Width: 3, Pause: &Pause{Reason: PauseOperator}}
-	if _, err := saveGate(t.Context(), c.registry, testGate, rec, 0); err != nil {
+	if _, err := saveGate(t.Context(), c.registry, testGate, rec, 0, c.now); err != nil {
 		t.Fatal(err)
 	}
 	c.registry.fail = errors.New("gone")
@@ -265,6 +265,67 @@ func TestIdleGatesAreForgottenAndBusyOnesKept(t *testing.T) {
 	}
 }
 
+func TestOneProcessTellsOnceAMinuteWhatIsInFlight(t *testing.T) {
+	registry := newMemRegistry()
+	one, other := newGateClock(registry), newGateClock(registry)
+	one.gate(t)
+	if registry.saves != 0 {
+		t.Error("what was never called was told of")
+	}
+	call := func(c *gateClock, n int) {
+		g := c.gate(t)
+		g.inFlight += n + 1
+		g.answered(c.now, 0)
+	}
+	look := func(c *gateClock, after time.Duration) {
+		c.now = c.now.Add(after)
+		c.gate(t)
+	}
+	call(one, 7)
+	call(other, 9)
+	look(one, gateReadAge)
+	if rec := one.saved(t); rec.InFlight != 7 || !rec.ToldAt.Equal(one.now) {
+		t.Errorf("its first calls are told as %+v", rec)
+	}
+	for range 11 {
+		look(one, gateReadAge)
+		look(other, gateReadAge)
+	}
+	if registry.saves != 1 {
+		t.Errorf("%d saves within a minute", registry.saves)
+	}
+	look(other, 2*gateReadAge)
+	if rec := one.saved(t); rec.InFlight != 9 || registry.saves != 2 {
+		t.Errorf("a minute later it is %+v, after %d saves", rec, registry.saves)
+	}
+	other.gate(t).inFlight, one.gate(t).inFlight = 0, 0
+	look(other, gateSaveAge)
+	look(other, gateSaveAge)
+	if rec := one.saved(t); rec.InFlight != 0 || registry.saves != 3 {
+		t.Errorf("at the end it is %+v, after %d saves", rec, registry.saves)
+	}
+	e, err := registry.Entry(t.Context(), KindGate, testGate.Upstream, testGate.Model)
+	if err != nil || !e.Expires.Equal(one.saved(t).ToldAt.Add(gateKept)) {
+		t.Errorf("its record is kept until %s, %v", e.Expires, err)
+	}
+}
+
+func TestAProcessBeginsSoManyRecordsOnly(t *testing.T) {
+	c := newGateClock(newMemRegistry())
+	for n := range 2 * mostNew {
+		g, err := c.at(t.Context(), GateID{"upstream", fmt.Sprint("model-", n)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.inFlight++
+		g.answered(c.now, 0)
+		c.tell(t, g, true, "")
+	}
+	if c.registry.saves != mostNew {
+		t.Errorf("%d records of models that a stranger has named, want %d", c.registry.saves, mostNew)
+	}
+}
+
 // TestAProcessThatKnowsNothingBelievesWhatAnotherHasSeen: else it would take a healthy item of a flaky upstream for poison.
 func TestAProcessThatKnowsNothingBelievesWhatAnotherHasSeen(t *testing.T) {
 	registry := newMemRegistry()
@@ -278,8 +339,8 @@ func TestAProcessThatKnowsNothingBelievesWhatAnotherHasSeen(t *testing.T) {
 	old.tell(t, old.gate(t), true, "")
 	answers(old.gate(t), 10, 0)
 	old.tell(t, old.gate(t), true, "")
-	if registry.saves != 0 {
-		t.Errorf("%d saves, though nothing has failed", registry.saves)
+	if rec := old.saved(t); registry.saves != 1 || rec.Answered != 0 {
+		t.Errorf("%d saves, though nothing has failed and it was told of once: %+v", registry.saves, rec)
 	}
 	answers(old.gate(t), 10, 1)
 	old.tell(t, old.gate(t), true, "")

@@ -5,7 +5,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"time"
 )
 
 // Inspector is for who has to see why work stands still, and to set it going again. API and commands are its users. What it
@@ -19,7 +21,7 @@ type Inspector struct {
 func NewInspector(p Ports, dead DeadLetters) *Inspector { return &Inspector{p.WithDefaults(), dead} }
 
 // Pause holds a job: within five seconds nothing of it is begun any more, and what is in flight is finished. Its window runs
-// on. One that is paused already stays so, for the reason that it had.
+// on. One that had paused by itself is held all the same, and does not go on by itself any more.
 func (i *Inspector) Pause(ctx context.Context, id JobID, by, why string) (Job, error) {
 	p := &i.ports
 	var j Job
@@ -31,15 +33,12 @@ func (i *Inspector) Pause(ctx context.Context, id JobID, by, why string) (Job, e
 		switch {
 		case j.Stopped():
 			return Errorf(CodeConflict, "it is %s, and nothing of it is begun any more", j.Phase)
-		case j.Pause != nil:
+		}
+		var pause *Pause
+		if pause, held = j.Pause.byOperator("paused by an operator; the window runs on", why, p.Now()); !held {
 			return nil
 		}
-		message := "paused by an operator; the window runs on"
-		if why != "" {
-			message += ": " + cutShort(why)
-		}
-		j.Pause = &Pause{Reason: PauseOperator, Message: message, At: p.Now()}
-		held = true
+		j.Pause = pause
 		return p.saveJob(ctx, &j)
 	})
 	if err == nil && held {
@@ -51,20 +50,37 @@ func (i *Inspector) Pause(ctx context.Context, id JobID, by, why string) (Job, e
 	return j, nil
 }
 
-// Resume ends the pause of a job, whoever set it. One that is not paused is left as it is.
+// byOperator is the hold of an operator in the place of this one, if there is one; false if it is an operator's already. It
+// says what it was before, since that may still be wrong.
+func (p *Pause) byOperator(message, why string, now time.Time) (*Pause, bool) {
+	if why != "" {
+		message += ": " + cutShort(why)
+	}
+	held := Pause{Reason: PauseOperator, Message: message, At: now}
+	if p != nil {
+		if p.Reason == PauseOperator {
+			return p, false
+		}
+		held.Limit, held.Message = p.Limit, cutShort(message+" (before: "+p.Message+")")
+	}
+	return &held, true
+}
+
+// Resume ends the pause of a job, whoever set it. To one that is not paused everything is sent again that the ledger misses.
 func (i *Inspector) Resume(ctx context.Context, id JobID, by string) (Job, error) {
 	p := &i.ports
-	was, err := p.Ledger.Job(ctx, id)
-	if err != nil {
-		return was, fmt.Errorf("resume job %s: %w", id, err)
-	}
-	if err := Resume(ctx, *p, id); err != nil {
-		return was, err
-	}
-	if was.Pause != nil {
-		if err := Audit(ctx, *p, AuditRecord{By: by, What: "job.resume", Tenant: was.Tenant, Of: string(id), Why: was.Pause.Reason}); err != nil {
-			return was, err
+	j, was, err := p.unhold(ctx, id)
+	if err == nil && !j.Phase.Ended() {
+		note := AuditRecord{By: by, What: "job.resume", Tenant: j.Tenant, Of: string(id), Why: "it was not paused"}
+		if was != nil {
+			note.Why = was.Reason
 		}
+		if err = Audit(context.WithoutCancel(ctx), *p, note); err == nil {
+			err = p.releaseNow(ctx, &j)
+		}
+	}
+	if err != nil {
+		return j, fmt.Errorf("resume job %s: %w", id, err)
 	}
 	return p.Ledger.Job(ctx, id)
 }
@@ -88,7 +104,8 @@ type Sample struct {
 
 const maxSamples = 3 // of a trouble
 
-// Troubles groups the errors of a job as its chunks have them now, commonest first.
+// Troubles groups the errors of a job as its chunks have them now, commonest first. When it was stopped and has ended, every
+// item has its error, also those that were never called.
 func (i *Inspector) Troubles(ctx context.Context, id JobID) ([]Trouble, error) {
 	j, err := i.ports.Ledger.Job(ctx, id)
 	if err != nil {
@@ -154,7 +171,9 @@ func (i *Inspector) FleetTroubles(ctx context.Context) ([]FleetTrouble, error) {
 			return nil, fmt.Errorf("list the jobs with dead chunks: %w", err)
 		}
 		if j, err := i.ports.Ledger.Job(ctx, JobID(e.ID)); err == nil {
-			count(&j)
+			if j.Totals.Dead > 0 { // else what it had is purged, or answered
+				count(&j)
+			}
 		} else if !errors.Is(err, ErrNotFound) {
 			return nil, fmt.Errorf("read job %s: %w", e.ID, err)
 		}
@@ -209,26 +228,82 @@ func (g *gatherer) split(ctx context.Context, n int) error {
 			}
 		}
 	}
+	if g.stopped() {
+		return g.ranOut(ctx, &s)
+	}
+	return nil
+}
+
+// stopped tells whether what is open stays so.
+func (g *gatherer) stopped() bool { return g.job.Phase.Ended() && g.job.Stop != nil }
+
+// ranOut adds the items of a split that nobody has judged.
+func (g *gatherer) ranOut(ctx context.Context, s *Split) error {
+	messages, err := g.ports.messagesOf(ctx, g.job, s)
+	if err != nil {
+		return err
+	}
+	code, message := ranOut(g.job)
+	add := func(m *ChunkMessage, items Bits) error {
+		if items.Empty() {
+			return nil
+		}
+		t := g.kind(kindOfTrouble{code: code, message: message})
+		t.Failed += int64(items.Count())
+		if len(t.Samples) == maxSamples {
+			return nil
+		}
+		return g.sample(ctx, t, m, items)
+	}
+	for c, err := range g.ports.Ledger.Chunks(ctx, g.job.ID, s.N, OffsetRange{}) {
+		if err != nil {
+			return err
+		}
+		m := messages[c.ID.Offset]
+		delete(messages, c.ID.Offset)
+		if m == nil || c.Dead {
+			continue
+		}
+		if err := add(m, c.Open()); err != nil {
+			return err
+		}
+	}
+	for _, offset := range slices.Sorted(maps.Keys(messages)) { // nobody ever claimed these
+		if err := add(messages[offset], newChunk(messages[offset]).Open()); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 
 // count adds a chunk's items of one kind, and tells whether samples of them are wanted.
 func (g *gatherer) count(c *Chunk, group *ErrorGroup) (t *Trouble, wanted bool) {
 	failed, open := int64(group.Items.And(c.Failed).Count()), int64(group.Items.And(c.Open()).Count())
+	switch {
+	case c.Purged, g.stopped() && c.Dead:
+		failed, open = failed+open, 0 // nobody asks for them any more
+	case g.stopped():
+		open = 0 // they ran out of time, or were cancelled
+	}
 	if failed+open == 0 {
-		return nil, false // they were answered since
+		return nil, false // or they were answered since
 	}
-	kind := kindOfTrouble{group.Code, group.Message, group.Status}
-	if t = g.of[kind]; t == nil {
-		t = &Trouble{Code: kind.code, Message: kind.message, Status: kind.status}
-		g.of[kind] = t
-	}
+	t = g.kind(kindOfTrouble{group.Code, group.Message, group.Status})
 	t.Failed += failed
 	t.Open += open
 	if c.Dead {
 		t.Dead += open
 	}
 	return t, len(t.Samples) < maxSamples
+}
+
+func (g *gatherer) kind(k kindOfTrouble) *Trouble {
+	t := g.of[k]
+	if t == nil {
+		t = &Trouble{Code: k.code, Message: k.message, Status: k.status}
+		g.of[k] = t
+	}
+	return t
 }
 
 // sample reads which items they are. An input that is gone, or was changed, has no samples.

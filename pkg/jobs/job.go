@@ -85,6 +85,7 @@ type Job struct {
 	Entered  map[Phase]time.Time // when it last entered each
 	Stop     *Stop               `json:",omitempty"`
 	Pause    *Pause              `json:",omitempty"` // of the whole job; those of an upstream+model are in their gate
+	Waived   []Limit             `json:",omitempty"` // that it came to, and was resumed: it is not paused for these again
 	Resumed  time.Time           `json:",omitzero"`  // when a pause of the whole job was last ended on demand
 	Checked  *Checked            `json:",omitempty"` // nil = duplicates not looked for yet
 	Totals   Totals              // of the last fold
@@ -99,6 +100,7 @@ type Job struct {
 	MovedAt  time.Time         // of the last change of Fold or Phase
 	ResentAt time.Time         `json:",omitzero"` // when the sweep last sent everything again
 	Resends  int               `json:",omitempty"`
+	Missing  bool              `json:",omitempty"` // somebody thinks that messages are lost: the next sweep sends everything again
 	Parent   JobID             `json:",omitempty"` // whose failed items these are
 	Children []Child           `json:",omitempty"` // jobs of its failed items, oldest first
 	Notified time.Time         `json:",omitzero"`  // when it came to the end that its hooks were last told of
@@ -114,6 +116,18 @@ const RecordsKept = 45 * 24 * time.Hour
 
 // sealedBefore the records of a job go, nothing of it is begun any more.
 const sealedBefore = 24 * time.Hour
+
+func (j *Job) hasDeadline() bool { return !j.Deadline.IsZero() }
+
+// sealedAt is when nothing of the job is begun any more, since its first records are about to go: those that were saved last
+// while it had the deadline that it was made with.
+func (j *Job) sealedAt() time.Time {
+	first := j.Deadline
+	if j.Window > 0 && !j.Created.IsZero() {
+		first = earlierOf(first, j.Created.Add(j.Window))
+	}
+	return first.Add(RecordsKept - sealedBefore)
+}
 
 // Splits is how many splits the input has; at least one.
 func (j *Job) Splits() int {
@@ -153,7 +167,18 @@ type Pause struct {
 	At      time.Time
 	ProbeAt time.Time `json:",omitzero"`  // when the next chunk is let through to see whether it can end; zero = never
 	Probe   *ChunkID  `json:",omitempty"` // the chunk that is let through
+	Limit   Limit     `json:",omitempty"` // that the job has come to; who resumes it waives that
 }
+
+// Limit is one of those that hold a job back before all of it is paid for.
+type Limit string
+
+// Limits that a job may come to.
+const (
+	LimitFailures   Limit = "failures"    // Job.Tolerated
+	LimitCost       Limit = "cost"        // Job.MaxCost
+	LimitTenantCost Limit = "tenant_cost" // Limits.MaxCost
+)
 
 // Reasons of a pause.
 const (

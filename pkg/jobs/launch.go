@@ -51,6 +51,9 @@ func LeastTime(callTimeout time.Duration) time.Duration { return callTimeout + s
 
 // mayStart tells whether another item may start at the gate now; it may find that none may any more.
 func (a *attempt) mayStart(ctx context.Context, g *gateUse) bool {
+	if err := a.w.gates.refresh(ctx, g.Gate, gateReadAge); err != nil { // a hold may have begun while items wait for another try
+		a.w.Log.WarnContext(ctx, "look at the gate", "gate", g.ID.String(), "error", err)
+	}
 	if deadline, ok := ctx.Deadline(); ok && a.w.Now().Add(LeastTime(a.w.opt.CallTimeout)).After(deadline) {
 		a.stop = stopDrain
 		return false

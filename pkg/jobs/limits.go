@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
 // What holds a job back before all of it is paid for: too many failures, and what it may cost. Somebody who resumes such a
-// job has seen why, and it is not paused for that again.
+// job has seen why, and it is not paused for that limit again; the others hold.
 
 // leastOutcomes is how many outcomes it takes to judge by a job's share of failures.
 const leastOutcomes = 100
@@ -16,20 +17,22 @@ const leastOutcomes = 100
 // tooManyFail tells whether more of its outcomes are failures than the job tolerates.
 func (j *Job) tooManyFail(t Totals) bool {
 	outcomes := t.Answered + t.Failed
-	return j.Tolerated != nil && j.mayBeHeld() &&
+	return j.Tolerated != nil && j.mayBeHeldBy(LimitFailures) &&
 		outcomes >= leastOutcomes && outcomes < t.Items && 100*float64(t.Failed) > *j.Tolerated*float64(outcomes)
 }
 
 // tooDear tells whether the job has cost what it may.
 func (j *Job) tooDear(t Totals) bool {
-	return j.MaxCost > 0 && j.mayBeHeld() && t.Cost >= j.MaxCost && t.Answered+t.Failed < t.Items
+	return j.MaxCost > 0 && j.mayBeHeldBy(LimitCost) && t.Cost >= j.MaxCost && t.Answered+t.Failed < t.Items
 }
 
-func (j *Job) mayBeHeld() bool { return j.Pause == nil && j.Resumed.IsZero() && !j.Stopped() }
+func (j *Job) mayBeHeldBy(l Limit) bool {
+	return j.Pause == nil && !j.Stopped() && !slices.Contains(j.Waived, l)
+}
 
 // heedLimits pauses a job that has come to one of its limits. A split of it was folded with news.
 func (a *Aggregate) heedLimits(ctx context.Context, j *Job) error {
-	if j.Tolerated == nil && j.MaxCost == 0 || !j.mayBeHeld() {
+	if (j.Tolerated == nil || !j.mayBeHeldBy(LimitFailures)) && (j.MaxCost == 0 || !j.mayBeHeldBy(LimitCost)) {
 		return nil
 	}
 	all, err := survey(j, a.Ledger.Splits(ctx, j.ID))
@@ -43,10 +46,10 @@ func (a *Aggregate) heedLimits(ctx context.Context, j *Job) error {
 		}
 		switch t := all.Totals; {
 		case j.tooManyFail(t):
-			j.Pause = &Pause{Reason: PauseTolerated, At: a.Now(), Message: fmt.Sprintf(
+			j.Pause = &Pause{Reason: PauseTolerated, Limit: LimitFailures, At: a.Now(), Message: fmt.Sprintf(
 				"%d of %d outcomes are failures, and the job tolerates %g %% of them; resume it, or cancel it", t.Failed, t.Answered+t.Failed, *j.Tolerated)}
 		case j.tooDear(t):
-			j.Pause = &Pause{Reason: PauseSpend, At: a.Now(), Message: fmt.Sprintf(
+			j.Pause = &Pause{Reason: PauseSpend, Limit: LimitCost, At: a.Now(), Message: fmt.Sprintf(
 				"it has cost $%.2f, and may cost $%.2f; resume it, and it goes on without that limit, or cancel it", t.Cost.USD(), j.MaxCost.USD())}
 		default:
 			return nil
@@ -121,6 +124,9 @@ func Admit(ctx context.Context, p Ports, tenant string) error {
 		case err != nil:
 			return fmt.Errorf("list the open jobs: %w", err)
 		case j.Tenant != tenant || j.Phase.Ended():
+		case j.Checked == nil:
+			return Errorf(CodeLimit, "tenant %s has a job whose items are not counted yet, and may have %d open ones", tenant, l.OpenItems).
+				WithHint("wait a moment, until job %s is validated", j.ID)
 		default:
 			open += j.openItems()
 		}
@@ -146,7 +152,7 @@ type spendings map[string]*Pause // why the tenant's jobs are held; nil = they a
 
 // heedSpending pauses an open job whose tenant has spent what it may this month.
 func (a *Aggregate) heedSpending(ctx context.Context, j *Job, seen spendings) (held bool, err error) {
-	if !j.mayBeHeld() {
+	if !j.mayBeHeldBy(LimitTenantCost) {
 		return false, nil
 	}
 	why, known := seen[j.Tenant]
@@ -178,15 +184,17 @@ func (a *Aggregate) overspent(ctx context.Context, tenant string) (*Pause, error
 		if j.Created.Before(month) {
 			break
 		}
-		t, err := Folded(ctx, a.Ledger, &j)
-		if err != nil {
-			return nil, err
+		t := j.Totals // of one that has ended they are whole
+		if !j.Phase.Ended() {
+			if t, err = Folded(ctx, a.Ledger, &j); err != nil {
+				return nil, err
+			}
 		}
 		spent += t.Cost
 	}
 	if spent < l.MaxCost {
 		return nil, nil
 	}
-	return &Pause{Reason: PauseSpend, At: now, Message: fmt.Sprintf(
+	return &Pause{Reason: PauseSpend, Limit: LimitTenantCost, At: now, Message: fmt.Sprintf(
 		"tenant %s has spent $%.2f this month, and may spend $%.2f; raise that, and resume the job", tenant, spent.USD(), l.MaxCost.USD())}, nil
 }

@@ -83,33 +83,37 @@ func (o *outcomeLines) make(ctx context.Context, m *ChunkMessage, c *Chunk, bare
 	for ordinal, l := range splitLines(data, m.Offset, m.Lines) {
 		if bare.Has(ordinal) {
 			parsed, _ := parser.parse(l.content)
-			code, message := o.unfinished(c, ordinal)
+			code, message := unfinished(o.job, c, ordinal)
 			lines[ordinal] = append(appendError(nil, lineID(o.job.ID, l.offset), parsed.CustomID, code, message), '\n')
 		}
 	}
 	return lines, nil
 }
 
-// unfinished says why an item has no outcome.
-func (o *outcomeLines) unfinished(c *Chunk, ordinal int) (code, message string) {
+// unfinished says why an item has no outcome, as its error line has it.
+func unfinished(j *Job, c *Chunk, ordinal int) (code, message string) {
 	last := ""
 	for _, g := range c.Errors {
 		if g.Items.Has(ordinal) {
 			code, last = g.Code, g.Message
 		}
 	}
-	switch {
-	case c.Dead && code != "":
+	if c.Dead && code != "" {
 		return code, last
-	case o.job.Stop != nil && o.job.Stop.As == PhaseCancelled:
-		code, message = ItemCancelled, "This request was not executed because the batch was cancelled."
-	default:
-		code, message = ItemExpired, "This request could not be executed before the completion window expired."
 	}
+	code, message = ranOut(j)
 	if last != "" {
 		message += " Last error: " + last
 	}
 	return code, message
+}
+
+// ranOut says why an item has no outcome that nobody has judged.
+func ranOut(j *Job) (code, message string) {
+	if j.Stop != nil && j.Stop.As == PhaseCancelled {
+		return ItemCancelled, "This request was not executed because the batch was cancelled."
+	}
+	return ItemExpired, "This request could not be executed before the completion window expired."
 }
 
 // sources is from where each ordinal's line comes: the index of its part + 1; 0 = no part has it.

@@ -75,7 +75,7 @@ var (
 
 func largestTotals() Totals {
 	const most = math.MaxInt64
-	t := Totals{most, most, most, Usage{most, most, most, most, most}, math.MaxFloat64, latest, most, most, most, nil, nil, 0}
+	t := Totals{most, most, most, Usage{most, most, most, most, most}, math.MaxFloat64, latest, most, most, most, most, nil, nil, 0}
 	for i := range MaxErrorGroups {
 		t.Errors = append(t.Errors, ErrorCount{fmt.Sprint(longestWord[1:], i%10), longestMessage, most})
 	}
@@ -170,7 +170,8 @@ func TestLargestJobRecordFitsItsStore(t *testing.T) {
 		V: 1, ID: longestID, Tenant: strings.Repeat("t", 128), Input: file, InputBytes: math.MaxInt64, Endpoint: longestWord,
 		Cut: DefaultCut(1 << 50), OnInvalid: InvalidFails, MaxCalls: math.MaxInt, Phase: PhaseInProgress, Entered: map[Phase]time.Time{},
 		Stop:    &Stop{PhaseCancelled, longestWord, longestSentence + longestSentence, latest},
-		Pause:   &Pause{PauseCredential, longestSentence + longestSentence, latest, latest, &ChunkID{longestID, MaxJobSplits, math.MaxInt64}},
+		Pause:   &Pause{PauseCredential, longestSentence + longestSentence, latest, latest, &ChunkID{longestID, MaxJobSplits, math.MaxInt64}, LimitTenantCost},
+		Waived:  []Limit{LimitFailures, LimitCost, LimitTenantCost},
 		Checked: &Checked{file, math.MaxInt, math.MaxInt64, longestWord}, Totals: largestTotals(), Outputs: &Outputs{Generation{255}, info, info, largestTotals()},
 		Tries: largestTries(), Created: latest, Deadline: latest, Window: math.MaxInt64, MovedAt: latest, ResentAt: latest,
 		Resends: math.MaxInt, Closed: true, Metadata: map[string]string{},

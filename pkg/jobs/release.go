@@ -8,9 +8,19 @@ import (
 	"time"
 )
 
+// releaseFor is how long a resume sends parked chunks: who asks for it waits. A sweep takes twice that for each job, since
+// there are others.
+const releaseFor = 8 * time.Second
+
+// releaseRound is how many chunks are sent together.
+const releaseRound = 100
+
 // release sends the messages of parked chunks whose pause has ended, and of one for each pause that is due for a probe. It
-// looks at the splits that look picks.
-func (p *Ports) release(ctx context.Context, j *Job, look func(*Split) bool) error {
+// looks at the splits that look picks, until it is time to end; what is left stays parked.
+func (p *Ports) release(ctx context.Context, j *Job, until time.Time, look func(*Split) bool) error {
+	if j.Pause != nil && !j.Pause.probeDue(p.Now()) {
+		return nil
+	}
 	pauses := map[string]*gateRecord{}
 	for s, err := range p.Ledger.Splits(ctx, j.ID) {
 		if err != nil {
@@ -19,43 +29,68 @@ func (p *Ports) release(ctx context.Context, j *Job, look func(*Split) bool) err
 		if s.Scanned == nil || !s.Dispatched || !look(&s) {
 			continue
 		}
-		messages, err := p.messagesOf(ctx, j, &s)
-		if err != nil {
+		if over, err := p.releaseSplit(ctx, j, &s, until, pauses); over || err != nil {
 			return err
-		}
-		for c, err := range p.Ledger.Chunks(ctx, j.ID, s.N, OffsetRange{}) {
-			if err != nil {
-				return fmt.Errorf("read its chunks: %w", err)
-			}
-			if c.Waits == "" || p.alive(&c) {
-				continue
-			}
-			if ok, err := p.mayLeave(ctx, j, &c, pauses); err != nil || !ok {
-				if err != nil {
-					return err
-				}
-				continue
-			}
-			if err := p.sendParked(ctx, messages[c.ID.Offset], &c); err != nil {
-				return err
-			}
 		}
 	}
 	return nil
 }
 
-// sendParked sends first and then forgets that the chunk waits: a crash between the two sends it twice.
-func (p *Ports) sendParked(ctx context.Context, m *ChunkMessage, c *Chunk) error {
-	if m == nil {
-		return Errorf(CodeInternal, "release chunk %s: the scan knows no such chunk", c.ID)
+func (p *Ports) releaseSplit(ctx context.Context, j *Job, s *Split, until time.Time, pauses map[string]*gateRecord) (over bool, err error) {
+	messages, err := p.messagesOf(ctx, j, s)
+	if err != nil {
+		return false, err
 	}
-	m.Burial = c.Burial
-	if err := send(ctx, p.Queue, QueueWork, encodeMessage(m)); err != nil {
+	var round []*Chunk
+	for c, err := range p.Ledger.Chunks(ctx, j.ID, s.N, OffsetRange{}) {
+		if err != nil {
+			return false, fmt.Errorf("read its chunks: %w", err)
+		}
+		if c.Waits == "" || p.alive(&c) {
+			continue
+		}
+		if over = !p.Now().Before(until); over {
+			break
+		}
+		ok, err := p.mayLeave(ctx, j, &c, pauses)
+		if err != nil {
+			return false, err
+		}
+		if !ok {
+			continue
+		}
+		if round = append(round, &c); len(round) == releaseRound {
+			if err := p.sendParked(ctx, messages, round); err != nil {
+				return false, err
+			}
+			round = nil
+		}
+	}
+	return over, p.sendParked(ctx, messages, round)
+}
+
+// sendParked sends first and then forgets that the chunks wait: a crash between the two sends them twice.
+func (p *Ports) sendParked(ctx context.Context, messages map[int64]*ChunkMessage, round []*Chunk) error {
+	bodies := make([][]byte, 0, len(round))
+	for _, c := range round {
+		m := messages[c.ID.Offset]
+		if m == nil {
+			return Errorf(CodeInternal, "release chunk %s: the scan knows no such chunk", c.ID)
+		}
+		m.Burial = c.Burial
+		bodies = append(bodies, encodeMessage(m))
+	}
+	if len(bodies) == 0 {
+		return nil
+	}
+	if err := send(ctx, p.Queue, QueueWork, bodies...); err != nil {
 		return err
 	}
-	c.Waits = ""
-	if err := p.Ledger.SaveChunk(ctx, c); err != nil && !errors.Is(err, ErrConflict) {
-		return fmt.Errorf("release chunk %s: %w", c.ID, err)
+	for _, c := range round {
+		c.Waits = ""
+		if err := p.Ledger.SaveChunk(ctx, c); err != nil && !errors.Is(err, ErrConflict) {
+			return fmt.Errorf("release chunk %s: %w", c.ID, err)
+		}
 	}
 	return nil
 }
@@ -103,7 +138,7 @@ func (p *Ports) gateLets(ctx context.Context, c *Chunk, seen map[string]*gateRec
 	}
 	probing := fresh.Pause.probing(c.ID, now)
 	fresh.Pause, rec.Pause = &probing, &probing
-	_, err = saveGate(ctx, p.Registry, id, fresh, revision)
+	_, err = saveGate(ctx, p.Registry, id, fresh, revision, now)
 	if errors.Is(err, ErrConflict) {
 		return false, nil // next minute
 	}

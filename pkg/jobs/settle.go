@@ -289,9 +289,10 @@ func (a *attempt) meet(ctx context.Context, f fate) error {
 	case fateDead:
 		return a.w.bury(ctx, a.d, a.c)
 	case fateReturned:
+		a.tellOfWork(ctx)
 		return a.w.giveBack(ctx, a.d)
 	case fateDeferred:
-		a.tellOfTail(ctx)
+		a.tellOfWork(ctx)
 		return a.w.putOff(ctx, a.d, a.c.NotBefore, "chunk "+id.String()+" has open items: "+a.why())
 	default: // another worker took the claim over: its delivery of the message counts
 		return a.w.putOff(ctx, a.d, a.c.Lease, "another worker holds chunk "+id.String())
@@ -328,14 +329,18 @@ func insist(do func() error) (err error) {
 	return err
 }
 
-// tellOfTail has the split folded while few of the chunk's items are open: only folds can tell that they are the job's last.
-// If that fails, the next attempt does it.
-func (a *attempt) tellOfTail(ctx context.Context) {
-	if a.c.Open().Count() > mostTail {
-		return
+// tellOfWork has the split folded though the chunk is not settled: where it has news, since limits are heeded by folds, and
+// while few of its items are open, since only folds can tell that they are the job's last.
+func (a *attempt) tellOfWork(ctx context.Context) {
+	if a.c.Resolved.Count() > a.resolvedAtClaim || a.c.Open().Count() <= mostTail {
+		a.tellOfProgress(ctx)
 	}
+}
+
+// tellOfProgress has the split folded. If that fails, the next attempt does it.
+func (a *attempt) tellOfProgress(ctx context.Context) {
 	if err := nudge(ctx, a.w.Ports, a.c.ID.Job, a.c.ID.Split); err != nil {
-		a.w.Log.WarnContext(ctx, "tell of the last items", "chunk", a.c.ID.String(), "error", err)
+		a.w.Log.WarnContext(ctx, "tell of progress", "chunk", a.c.ID.String(), "error", err)
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // CancelJob stops a job on demand: what is in flight is finished, what was answered is published. Cancelling one that was
@@ -66,17 +67,33 @@ func advanceAll(ctx context.Context, p *Ports, j *Job, q QueueName) error {
 }
 
 // Resume ends the pause of a job, whoever set it, and sends what was parked. Who resumes has mended what was wrong: tries of
-// steps are forgotten.
+// steps are forgotten. What cannot be sent in a few seconds the sweep sends, and so it does what a job without a pause has lost
+// on its way.
 func Resume(ctx context.Context, p Ports, id JobID) error {
-	var j Job
-	err := untilSaved(func() (err error) {
-		if j, err = p.Ledger.Job(ctx, id); err != nil || j.Pause == nil && j.Tries == nil {
+	j, _, err := p.unhold(ctx, id)
+	if err == nil {
+		err = p.releaseNow(ctx, &j)
+	}
+	if err != nil {
+		return fmt.Errorf("resume job %s: %w", id, err)
+	}
+	return nil
+}
+
+// unhold takes the pause off a job, and tells which it was, nil if there was none.
+func (p *Ports) unhold(ctx context.Context, id JobID) (j Job, was *Pause, err error) {
+	err = untilSaved(func() (err error) {
+		if j, err = p.Ledger.Job(ctx, id); err != nil || j.Phase.Ended() {
 			return err
 		}
-		if j.Pause != nil {
+		was = j.Pause
+		if was != nil {
 			j.Resumed = p.Now()
+			if l := was.Limit; l != "" && !slices.Contains(j.Waived, l) {
+				j.Waived = append(slices.Clone(j.Waived), l)
+			}
 		}
-		j.Pause, j.Tries = nil, nil
+		j.Pause, j.Tries, j.Missing = nil, nil, was == nil
 		return p.saveJob(ctx, &j)
 	})
 	for s, failed := range p.Ledger.Splits(ctx, id) {
@@ -90,11 +107,11 @@ func Resume(ctx context.Context, p Ports, id JobID) error {
 			}
 		}
 	}
-	if err == nil {
-		err = p.release(ctx, &j, func(*Split) bool { return true })
-	}
-	if err != nil {
-		return fmt.Errorf("resume job %s: %w", id, err)
-	}
-	return nil
+	return j, was, err
+}
+
+// releaseNow sends what was parked as far as that is quickly done, and has the sweep do the rest.
+func (p *Ports) releaseNow(ctx context.Context, j *Job) error {
+	err := p.release(ctx, j, p.Now().Add(releaseFor), func(*Split) bool { return true })
+	return errors.Join(err, send(context.WithoutCancel(ctx), p.Queue, QueueAggregate, TickBody()))
 }

@@ -58,18 +58,18 @@ func (a *Aggregate) sweepJob(ctx context.Context, j *Job, spent spendings) error
 	if held, err := a.heedSpending(ctx, j, spent); held || err != nil {
 		return err
 	}
-	if err := a.release(ctx, j, func(s *Split) bool { return s.Totals.Parked > 0 }); err != nil {
+	if err := a.release(ctx, j, now.Add(2*releaseFor), func(s *Split) bool { return s.Totals.Parked > 0 }); err != nil {
 		return err
 	}
 	wait := backOff(resendAfter, j.Resends, 24*time.Hour)
 	if j.Phase == PhaseValidating {
 		wait = backOff(resendScanAfter, j.Resends, resendAfter)
 	}
-	if since := laterOf(j.MovedAt, j.ResentAt); j.Pause == nil && now.Sub(since) >= wait {
+	if since := laterOf(j.MovedAt, j.ResentAt); j.Pause == nil && (j.Missing || now.Sub(since) >= wait) {
 		if err := a.resend(ctx, j); err != nil {
 			return err
 		}
-		j.ResentAt, j.Resends = now, j.Resends+1
+		j.ResentAt, j.Resends, j.Missing = now, j.Resends+1, false
 		return a.saveJob(ctx, j)
 	}
 	// The next step's owner is told, so that it need not be passed on.

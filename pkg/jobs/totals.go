@@ -26,14 +26,16 @@ type Totals struct {
 	Answered   int64 `json:",omitempty"`
 	Failed     int64 `json:",omitempty"`
 	Usage      Usage
-	Seconds    float64      `json:",omitempty"` // spent in answered calls
-	LastAnswer time.Time    `json:",omitzero"`
-	Dead       int64        `json:",omitempty"` // chunks
-	DeadItems  int64        `json:",omitempty"` // open ones in these
-	Parked     int64        `json:",omitempty"` // chunks that wait for a pause to end
-	Errors     []ErrorCount `json:",omitempty"` // commonest first, at most MaxErrorGroups
-	Latencies  Latencies    `json:",omitempty"` // of answered calls
-	Cost       Cost         `json:",omitempty"` // of answered calls, at the prices of their time
+	Seconds    float64   `json:",omitempty"` // spent in answered calls
+	LastAnswer time.Time `json:",omitzero"`
+	Dead       int64     `json:",omitempty"` // chunks in the dead letters
+	DeadItems  int64     `json:",omitempty"` // open ones in these
+	// PurgedItems are open ones in chunks that were purged: nobody asks for them any more.
+	PurgedItems int64        `json:",omitempty"`
+	Parked      int64        `json:",omitempty"` // chunks that wait for a pause to end
+	Errors      []ErrorCount `json:",omitempty"` // commonest first, at most MaxErrorGroups
+	Latencies   Latencies    `json:",omitempty"` // of answered calls
+	Cost        Cost         `json:",omitempty"` // of answered calls, at the prices of their time
 }
 
 // ErrorCount is how many items, failed or still failing, have an error of this kind as their last.
@@ -64,6 +66,7 @@ func (t Totals) Add(o Totals) Totals {
 	}
 	t.Dead += o.Dead
 	t.DeadItems += o.DeadItems
+	t.PurgedItems += o.PurgedItems
 	t.Parked += o.Parked
 	t.Errors = mergeErrors(t.Errors, o.Errors)
 	t.Latencies = t.Latencies.Add(o.Latencies)

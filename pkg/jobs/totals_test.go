@@ -103,9 +103,9 @@ func TestOtherErrorsAreOneKindHoweverOftenTheyAreMerged(t *testing.T) {
 
 func TestTotalsAreSums(t *testing.T) {
 	early, late := time.Unix(1, 0), time.Unix(2, 0)
-	a := Totals{1, 2, 3, Usage{4, 5, 6, 7, 8}, 0.5, late, 9, 10, 11, []ErrorCount{{"x", "m", 1}}, nil, 0}
-	b := Totals{10, 20, 30, Usage{40, 50, 60, 70, 80}, 0.25, early, 90, 100, 110, []ErrorCount{{"y", "m", 2}, {"x", "m", 3}}, nil, 0}
-	want := Totals{11, 22, 33, Usage{44, 55, 66, 77, 88}, 0.75, late, 99, 110, 121, []ErrorCount{{"x", "m", 4}, {"y", "m", 2}}, nil, 0}
+	a := Totals{1, 2, 3, Usage{4, 5, 6, 7, 8}, 0.5, late, 9, 10, 12, 11, []ErrorCount{{"x", "m", 1}}, nil, 0}
+	b := Totals{10, 20, 30, Usage{40, 50, 60, 70, 80}, 0.25, early, 90, 100, 120, 110, []ErrorCount{{"y", "m", 2}, {"x", "m", 3}}, nil, 0}
+	want := Totals{11, 22, 33, Usage{44, 55, 66, 77, 88}, 0.75, late, 99, 110, 132, 121, []ErrorCount{{"x", "m", 4}, {"y", "m", 2}}, nil, 0}
 	if d := cmp.Diff(want, a.Add(b)); d != "" {
 		t.Errorf("a + b (-want +got):\n%s", d)
 	}

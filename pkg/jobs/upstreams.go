@@ -3,6 +3,8 @@ package jobs
 import (
 	"context"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -13,9 +15,22 @@ type UpstreamState struct {
 	Width        int       // where the limit of calls in flight of a process last stood; 0 = at its ceiling
 	FailingSince time.Time // the first failure that nobody's answer has followed; zero = it answers
 	Why          string    // its last failure since then
+	InFlight     int       // calls of the process that told last; none, if nobody told lately
+	ToldAt       time.Time // when that was; zero = never
 }
 
-// Upstreams lists what is known of each upstream+model that has failed, was throttled or held.
+// toldLately is how long a process that calls tells of its calls in flight at least once.
+const toldLately = 2 * gateSaveAge
+
+func (i *Inspector) stateOf(id GateID, r gateRecord) UpstreamState {
+	s := UpstreamState{id, r.Pause, r.Width, r.FailingSince, r.Why, r.InFlight, r.ToldAt}
+	if i.ports.Now().Sub(r.ToldAt) > toldLately {
+		s.InFlight = 0
+	}
+	return s
+}
+
+// Upstreams lists each upstream+model that has answered or failed lately, or is held.
 func (i *Inspector) Upstreams(ctx context.Context) ([]UpstreamState, error) {
 	var all []UpstreamState
 	for e, err := range i.ports.Registry.Entries(ctx, KindGate, "") {
@@ -26,24 +41,22 @@ func (i *Inspector) Upstreams(ctx context.Context) ([]UpstreamState, error) {
 		if err != nil {
 			return nil, fmt.Errorf("list the upstreams: %w", err)
 		}
-		all = append(all, UpstreamState{GateID{e.Owner, e.ID}, r.Pause, r.Width, r.FailingSince, r.Why})
+		all = append(all, i.stateOf(GateID{e.Owner, e.ID}, r))
 	}
 	return all, nil
 }
 
 // PauseUpstream holds an upstream+model: within five seconds no chunk starts an item there any more, of whatever job. The
-// windows of jobs run on. One that is held already stays so, for the reason that it had.
+// windows of jobs run on. One that had been held by itself does not go on by itself any more. An upstream that nobody has
+// called is refused: most likely its name is another, and a hold of that would hold nothing.
 func (i *Inspector) PauseUpstream(ctx context.Context, id GateID, by, why string) (UpstreamState, error) {
+	if err := i.knowsUpstream(ctx, id.Upstream); err != nil {
+		return UpstreamState{}, fmt.Errorf("upstream.pause %s: %w", id, err)
+	}
 	return i.changeGate(ctx, id, AuditRecord{By: by, What: "upstream.pause", Of: id.String(), Why: why}, func(r *gateRecord) bool {
-		if r.Pause != nil {
-			return false
-		}
-		message := "paused by an operator; windows run on"
-		if why != "" {
-			message += ": " + cutShort(why)
-		}
-		r.Pause = &Pause{Reason: PauseOperator, Message: message, At: i.ports.Now()}
-		return true
+		pause, held := r.Pause.byOperator("paused by an operator; windows run on", why, i.ports.Now())
+		r.Pause = pause
+		return held
 	})
 }
 
@@ -58,6 +71,25 @@ func (i *Inspector) ResumeUpstream(ctx context.Context, id GateID, by string) (U
 	})
 }
 
+// knowsUpstream refuses an upstream of which there is no record.
+func (i *Inspector) knowsUpstream(ctx context.Context, name string) error {
+	known := []string{}
+	for e, err := range i.ports.Registry.Entries(ctx, KindGate, "") {
+		switch {
+		case err != nil:
+			return err
+		case e.Owner == name:
+			return nil
+		case len(known) < 10 && !slices.Contains(known, e.Owner):
+			known = append(known, e.Owner)
+		}
+	}
+	if len(known) == 0 {
+		return Errorf(CodeInvalid, "no upstream has been called yet, and so none is known by its name")
+	}
+	return Errorf(CodeInvalid, "nobody has called an upstream of that name; known are %s", strings.Join(known, ", ")).WithHint("the name as it is listed: the host of its address")
+}
+
 func (i *Inspector) changeGate(ctx context.Context, id GateID, did AuditRecord, change func(r *gateRecord) bool) (UpstreamState, error) {
 	var r gateRecord
 	changed := false
@@ -66,12 +98,12 @@ func (i *Inspector) changeGate(ctx context.Context, id GateID, did AuditRecord, 
 		if err != nil {
 			return err
 		}
-		if r = read; !change(&r) {
+		r = read
+		if changed = change(&r); !changed {
 			return nil
 		}
-		changed = true
 		r.V = SchemaVersion
-		_, err = saveGate(ctx, i.ports.Registry, id, r, revision)
+		_, err = saveGate(ctx, i.ports.Registry, id, r, revision, i.ports.Now())
 		return err
 	})
 	if err == nil && changed {
@@ -83,5 +115,5 @@ func (i *Inspector) changeGate(ctx context.Context, id GateID, did AuditRecord, 
 	if err != nil {
 		return UpstreamState{}, fmt.Errorf("%s %s: %w", did.What, id, err)
 	}
-	return UpstreamState{id, r.Pause, r.Width, r.FailingSince, r.Why}, nil
+	return i.stateOf(id, r), nil
 }

@@ -78,7 +78,7 @@ func NewWorker(p Ports, opt WorkerOptions) *Worker {
 	return &Worker{
 		Ports: p,
 		opt:   opt,
-		gates: newGates(p.Registry, p.Now, opt.Concurrency),
+		gates: newGates(p.Registry, p.Now, opt.Concurrency, p.Sole),
 		parts: newParts(p.Files),
 		room:  &room{items: opt.Concurrency, bytes: opt.HeldBytes},
 		drain: make(chan struct{}),

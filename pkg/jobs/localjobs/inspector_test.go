@@ -101,3 +101,50 @@ func TestErrorsOfAJobAreGroupedWithSamples(t *testing.T) {
 		}
 	})
 }
+
+func TestItemsThatWereNeverCalledHaveTheirErrorWhenTheirJobEnds(t *testing.T) {
+	inSteps(t, answerAll, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, smallSplits))
+		s.dispatch()
+		_, err := jobs.CancelJob(t.Context(), s.Ports, theJob, "x")
+		s.must(err)
+		s.run(3 * time.Hour)
+		all, err := s.inspector().Troubles(t.Context(), theJob)
+		s.must(err)
+		if len(all) != 1 || all[0].Code != jobs.ItemCancelled || all[0].Failed != 40 || all[0].Open != 0 || len(all[0].Samples) != 3 || all[0].Samples[0].Line != 1 {
+			t.Errorf("the errors are %+v", all)
+		}
+	})
+}
+
+// TestEachErrorOfAnExpiredJobCanBeRetried: what is listed has the codes that its files have.
+func TestEachErrorOfAnExpiredJobCanBeRetried(t *testing.T) {
+	inSteps(t, func(int, int) *jobs.Fault { return failure(503) }, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, func(j *jobs.Job) { smallSplits(j); j.Window = time.Hour }))
+		s.run(3 * time.Hour)
+		all, err := s.inspector().Troubles(t.Context(), theJob)
+		s.must(err)
+		if len(all) != 1 || all[0].Code != jobs.ItemExpired || all[0].Failed != 40 || all[0].Open != 0 {
+			t.Errorf("the errors of a job that is %s are %+v", s.job().Phase, all)
+		}
+		if done := s.retry(jobs.RetryQuery{Codes: []string{all[0].Code}}); done.Items != all[0].Failed {
+			t.Errorf("retried %+v", done)
+		}
+	})
+}
+
+func TestAResumeOfWhatIsNotPausedSendsWhatWasLost(t *testing.T) {
+	inSteps(t, answerAll, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, chunksOf(4)))
+		s.dispatch()
+		for batch := s.receive(jobs.QueueWork); len(batch) > 0; batch = s.receive(jobs.QueueWork) {
+			s.must(s.local.Queue.Ack(t.Context(), batch...)) // lost
+		}
+		_, err := s.inspector().Resume(t.Context(), theJob, "key k")
+		s.must(err)
+		s.settle()
+		if s.calls() != 40 {
+			t.Errorf("%d calls", s.calls())
+		}
+	})
+}

@@ -181,3 +181,146 @@ func (s *stepwise) put(name, content string) error {
 	}
 	return err
 }
+
+func TestAnOperatorsPauseWaivesNoLimit(t *testing.T) {
+	inSteps(t, takingASecond, func(t *testing.T, s *stepwise) {
+		s.dear()
+		s.must(s.submit(400, func(j *jobs.Job) { chunksOf(4)(j); j.MaxCost = jobs.USD(50) }))
+		_, err := s.inspector().Pause(t.Context(), theJob, "key k", "a new model is put in place")
+		s.must(err)
+		_, err = s.inspector().Resume(t.Context(), theJob, "key k")
+		s.must(err)
+		s.pass(time.Hour, true)
+		if j := s.job(); j.Pause == nil || j.Pause.Limit != jobs.LimitCost {
+			t.Errorf("a job that may cost $50 has cost $%.0f, and is held by %+v", j.Totals.Cost.USD(), j.Pause)
+		}
+	})
+}
+
+func TestAnOperatorHoldsWhatIsHeldAlready(t *testing.T) {
+	inSteps(t, func(int, int) *jobs.Fault { return failure(401) }, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, chunksOf(4)))
+		s.pass(5*time.Minute, true)
+		if j := s.job(); j.Pause == nil || j.Pause.Reason != jobs.PauseCredential {
+			t.Fatalf("the job is %s, held by %+v", j.Phase, j.Pause)
+		}
+		for range 2 {
+			j, err := s.inspector().Pause(t.Context(), theJob, "key k", "the key is rotated at noon")
+			s.must(err)
+			for _, word := range []string{"rotated at noon", "before: upstream/m refuses every call"} {
+				if j.Pause.Reason != jobs.PauseOperator || !strings.Contains(j.Pause.Message, word) {
+					t.Errorf("it is held by %+v, which does not say %q", j.Pause, word)
+				}
+			}
+		}
+		log, err := jobs.AuditLog(t.Context(), s.Registry, "", 10)
+		s.must(err)
+		if len(log) != 1 {
+			t.Errorf("the log has %d records of one hold", len(log))
+		}
+		s.upstream = answerAll
+		before := s.calls()
+		s.sweeps(5)
+		if s.calls() != before || s.job().Pause == nil {
+			t.Errorf("it went on by itself: %d calls", s.calls()-before)
+		}
+		_, err = s.inspector().Resume(t.Context(), theJob, "key k")
+		s.must(err)
+		s.run(time.Hour)
+		s.wantEnd(40)
+	})
+}
+
+// TestACostIsNoticedWhileChunksAreDeferred: what is deferred with news is folded too.
+func TestACostIsNoticedWhileChunksAreDeferred(t *testing.T) {
+	quarterFails := func(item, _ int) *jobs.Fault {
+		if item%4 == 0 {
+			return failure(500)
+		}
+		return takingASecond(item, 1)
+	}
+	inSteps(t, quarterFails, func(t *testing.T, s *stepwise) {
+		s.dear()
+		s.must(s.submit(2000, func(j *jobs.Job) { chunksOf(20)(j); j.MaxCost = jobs.USD(50) }))
+		s.dispatch()
+		for range 200 {
+			s.settle(jobs.QueueAggregate, jobs.QueueIngest)
+			batch := s.receive(jobs.QueueWork)
+			if len(batch) == 0 || s.job().Pause != nil {
+				break
+			}
+			s.handle(t.Context(), s.worker, batch)
+		}
+		t0, err := jobs.Progress(t.Context(), s.Ports, new(s.job()))
+		s.must(err)
+		if j := s.job(); j.Pause == nil || t0.Cost > jobs.USD(400) {
+			t.Errorf("$%.0f of $50 are spent, and the job is held by %+v", t0.Cost.USD(), j.Pause)
+		}
+	})
+}
+
+func TestNoJobIsTakenBesideOneThatIsNotCounted(t *testing.T) {
+	inSteps(t, answerAll, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, nil))
+		s.must(s.inspector().SetLimits(t.Context(), jobs.Limits{Tenant: "tenant", OpenItems: 1000}, "key k"))
+		if err := jobs.Admit(t.Context(), s.Ports, "tenant"); jobs.CodeOf(err) != jobs.CodeLimit || !strings.Contains(err.Error(), "not counted yet") {
+			t.Errorf("another job: %v", err)
+		}
+		s.dispatch()
+		s.must(jobs.Admit(t.Context(), s.Ports, "tenant"))
+	})
+}
+
+func TestAnUpstreamIsHeldByItsName(t *testing.T) {
+	inSteps(t, takingASecond, func(t *testing.T, s *stepwise) {
+		hold := func(name string) error {
+			_, err := s.inspector().PauseUpstream(t.Context(), jobs.GateID{Upstream: name, Model: "m"}, "key k", "")
+			return err
+		}
+		if err := hold("upstream"); jobs.CodeOf(err) != jobs.CodeInvalid || !strings.Contains(err.Error(), "no upstream has been called yet") {
+			t.Errorf("before any call: %v", err)
+		}
+		s.must(s.submit(40, nil))
+		s.run(time.Hour)
+		all, err := s.inspector().Upstreams(t.Context())
+		s.must(err)
+		if len(all) != 1 || all[0].ID != (jobs.GateID{Upstream: "upstream", Model: "m"}) || all[0].ToldAt.IsZero() || all[0].Pause != nil {
+			t.Errorf("one that answers is listed as %+v", all)
+		}
+		if err := hold("https://upstream/v1"); jobs.CodeOf(err) != jobs.CodeInvalid || !strings.Contains(err.Error(), "known are upstream") {
+			t.Errorf("by its address: %v", err)
+		}
+		s.must(hold("upstream"))
+	})
+}
+
+// TestItemsThatWaitForAnotherTrySeeTheHold: a hold holds them within five seconds, not only those that were never called.
+func TestItemsThatWaitForAnotherTrySeeTheHold(t *testing.T) {
+	last := time.Time{}
+	throttled := func(item, call int) *jobs.Fault {
+		last = time.Now()
+		if item > 0 && call == 1 {
+			f := failure(429)
+			f.RetryAfter = 20 * time.Second
+			return f
+		}
+		return nil
+	}
+	inSteps(t, throttled, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(6, chunksOf(1))) // the first is answered by itself, so that the upstream is known
+		s.dispatch()
+		s.handle(t.Context(), s.worker, s.receive(jobs.QueueWork))
+		held := make(chan time.Time, 1)
+		go func() {
+			time.Sleep(5 * time.Second) // of the bubble
+			if _, err := s.inspector().PauseUpstream(t.Context(), jobs.GateID{Upstream: "upstream", Model: "m"}, "key k", ""); err != nil {
+				t.Error(err)
+			}
+			held <- time.Now()
+		}()
+		s.redeliver(5 * time.Minute)
+		if at := <-held; last.After(at.Add(5 * time.Second)) {
+			t.Errorf("an item was called %s after the hold", last.Sub(at))
+		}
+	})
+}
