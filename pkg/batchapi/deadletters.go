@@ -95,6 +95,7 @@ type Purged struct {
 	Object string `json:"object"` // "fanout.purge"
 	DryRun bool   `json:"dry_run"`
 	Purged int64  `json:"purged"`
+	More   bool   `json:"more"` // not all were come to in time: the same call again goes on
 }
 
 // deadLettersOff refuses what needs them where they cannot be reached.
@@ -289,10 +290,11 @@ func (h *Handler) purgeDead(w http.ResponseWriter, r *http.Request, c Caller) er
 			return err
 		}
 	}
-	n, err := h.inspector.Purge(r.Context(), q, c.who(), dry)
+	q.Until = h.ports.Now().Add(redriveFor)
+	done, err := h.inspector.Purge(r.Context(), jobs.PurgeQuery{DeadQuery: q, DryRun: dry}, c.who())
 	if err != nil {
 		return absent(err, "Batch", s.Job)
 	}
-	writeJSON(w, http.StatusOK, Purged{"fanout.purge", dry, n})
+	writeJSON(w, http.StatusOK, Purged{"fanout.purge", dry, done.Chunks, done.More})
 	return nil
 }

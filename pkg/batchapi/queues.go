@@ -134,11 +134,12 @@ func (h *Handler) purgeLetters(w http.ResponseWriter, r *http.Request, c Caller)
 	if err != nil {
 		return err
 	}
-	n, err := h.inspector.PurgeLetters(r.Context(), name, stale, c.who(), dry)
+	q := jobs.LettersQuery{Queue: name, OnlyStale: stale, DryRun: dry, Until: h.ports.Now().Add(redriveFor)}
+	done, err := h.inspector.PurgeLetters(r.Context(), q, c.who())
 	if err != nil {
 		return err
 	}
-	writeJSON(w, http.StatusOK, Purged{"fanout.purge", dry, n})
+	writeJSON(w, http.StatusOK, Purged{"fanout.purge", dry, done.Chunks, done.More})
 	return nil
 }
 

@@ -215,7 +215,7 @@ func (a *Aggregate) fold(ctx context.Context, j *Job, s *Split) error {
 	if err != nil {
 		return fmt.Errorf("read its chunks: %w", err)
 	}
-	news := f.Generation != s.Fold || f.Settled != s.Settled || f.Totals.Parked != s.Totals.Parked
+	news := f.Generation != s.Fold || f.Settled != s.Settled || f.Totals.Parked != s.Totals.Parked || f.Totals.Dead != s.Totals.Dead
 	if !news && s.Settled {
 		return nil // and nobody who compacts it is disturbed
 	}

@@ -18,7 +18,7 @@ const (
 	standOpen     standing = "open"     // claim it
 	standRedriven standing = "redriven" // dead, and the message carries its burial number: reopen and claim it
 	standUnburied standing = "unburied" // dead, and the burial was interrupted: finish it
-	standStale    standing = "stale"    // dead, and the message is from before its burial
+	standStale    standing = "stale"    // dead, and the message is from before its burial, or it was purged
 )
 
 // standingOf is the table; the first row that matches wins.
@@ -26,6 +26,8 @@ func standingOf(c *Chunk, m *ChunkMessage, now time.Time, alive bool) standing {
 	switch {
 	case c.Done():
 		return standDone
+	case c.Dead && c.Purged:
+		return standStale
 	case c.Dead && m.Burial == c.Burial:
 		return standRedriven
 	case c.Dead && !c.Buried:
@@ -244,7 +246,7 @@ func (w *Worker) redrive(ctx context.Context, d Message, c *Chunk) (ok bool, err
 	j, err := w.Ledger.Job(ctx, c.ID.Job)
 	var no *refusedWork
 	if err == nil {
-		no, err = w.refuses(ctx, &j, c)
+		no, err = w.refuses(ctx, &j, c, nil)
 	}
 	if err == nil && no == nil {
 		no, err = w.reopening(ctx, c.ID.Job, c.ID.Split, c)
@@ -262,13 +264,13 @@ func (w *Worker) redrive(ctx context.Context, d Message, c *Chunk) (ok bool, err
 // takesBack tells whether redriven work of the job may run.
 func (j *Job) takesBack(now time.Time) bool { return j.refusal(now) == nil }
 
-// reopen sets the job in progress, with a new window if its deadline has passed.
+// reopen sets the job in progress, with a new window if it had ended or its deadline has passed.
 func (j *Job) reopen(now time.Time) {
+	if j.hasDeadline() && (j.Phase.Ended() || !now.Before(j.Deadline)) {
+		j.Deadline = laterOf(j.Deadline, earlierOf(now.Add(j.Window), j.sealedAt()))
+	}
 	if j.Phase != PhaseInProgress {
 		j.moveTo(PhaseInProgress, now)
-	}
-	if !j.Deadline.IsZero() && !now.Before(j.Deadline) {
-		j.Deadline = now.Add(j.Window)
 	}
 	j.Closed, j.Resends, j.ResentAt = false, 0, time.Time{}
 }

@@ -1,11 +1,13 @@
 package jobs
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"iter"
+	"slices"
 	"strings"
 	"time"
 )
@@ -36,6 +38,9 @@ type DeadQuery struct {
 	Before time.Time // dead since before then
 	From   ChunkID   // this one and what follows it, by job, split and offset; zero = from the first
 	Max    int       // at most so many; 0 = all
+	Until  time.Time // the walk ends then, with one that is DeadLater; zero = when all are seen
+
+	alone bool // From, and nothing that follows it
 }
 
 // String is for the audit log.
@@ -61,6 +66,7 @@ const (
 	DeadWaiting  DeadState = "waiting"    // for somebody to redrive it
 	DeadOnItsWay DeadState = "on_its_way" // it was redriven, and nobody has taken it up yet
 	DeadRefused  DeadState = "refused"    // its job would not take it back
+	DeadLater    DeadState = "later"      // it was time to end: nothing was looked at from here on, and only the ID is set
 )
 
 // DeadChunk is a chunk in the dead letters, as the ledger has it.
@@ -87,7 +93,7 @@ type DeadChunk struct {
 // missed, unless its job is named.
 func (i *Inspector) Dead(ctx context.Context, q DeadQuery) iter.Seq2[DeadChunk, error] {
 	return func(yield func(DeadChunk, error) bool) {
-		w := deadWalk{i: i, q: q, yield: yield}
+		w := deadWalk{i: i, q: q, yield: yield, children: childStates{}}
 		if err := w.jobs(ctx); err != nil && !errors.Is(err, errEnough) {
 			yield(DeadChunk{}, fmt.Errorf("list dead chunks: %w", err))
 		}
@@ -100,6 +106,8 @@ type deadWalk struct {
 	q     DeadQuery
 	yield func(DeadChunk, error) bool
 	n     int
+
+	children childStates
 }
 
 var errEnough = errors.New("enough")
@@ -115,11 +123,23 @@ func (w *deadWalk) jobs(ctx context.Context) error {
 		if JobID(e.ID) < w.q.From.Job {
 			continue
 		}
+		if w.over(ChunkID{Job: JobID(e.ID)}) {
+			return errEnough
+		}
 		if err := w.job(ctx, JobID(e.ID)); err != nil && !errors.Is(err, ErrNotFound) { // one that is gone has no chunks
 			return err
 		}
 	}
 	return nil
+}
+
+// over tells whether it is time to end, and then where to go on.
+func (w *deadWalk) over(next ChunkID) bool {
+	if w.q.Until.IsZero() || w.i.ports.Now().Before(w.q.Until) {
+		return false
+	}
+	w.yield(DeadChunk{ID: next, State: DeadLater}, nil)
+	return true
 }
 
 func (w *deadWalk) job(ctx context.Context, id JobID) error {
@@ -135,7 +155,7 @@ func (w *deadWalk) job(ctx context.Context, id JobID) error {
 		if err != nil {
 			return fmt.Errorf("read the splits of job %s: %w", id, err)
 		}
-		if s.Scanned == nil || s.Settled && s.Totals.Dead == 0 || id == w.q.From.Job && s.N < w.q.From.Split {
+		if s.Scanned == nil || s.Settled && s.Totals.Dead == 0 || id == w.q.From.Job && s.N < w.q.From.Split || w.q.alone && s.N != w.q.From.Split {
 			continue
 		}
 		if err := w.split(ctx, &j, &s); err != nil {
@@ -151,10 +171,16 @@ func (w *deadWalk) split(ctx context.Context, j *Job, s *Split) error {
 	if j.ID == w.q.From.Job && s.N == w.q.From.Split {
 		after.From = w.q.From.Offset
 	}
+	if w.q.alone {
+		after = At(w.q.From.Offset)
+	}
 	var messages map[int64]*ChunkMessage
 	for c, err := range p.Ledger.Chunks(ctx, j.ID, s.N, after) {
 		if err != nil {
 			return fmt.Errorf("read the chunks of job %s: %w", j.ID, err)
+		}
+		if w.over(c.ID) {
+			return errEnough
 		}
 		if !c.Dead || !c.Buried || c.Done() || c.Purged {
 			continue
@@ -188,13 +214,13 @@ func (w *deadWalk) split(ctx context.Context, j *Job, s *Split) error {
 // stand says how a dead chunk stands.
 func (w *deadWalk) stand(ctx context.Context, j *Job, s *Split, d *DeadChunk) error {
 	d.State = DeadWaiting
-	no, err := w.i.ports.refuses(ctx, j, &d.chunk)
+	no, err := w.i.ports.refuses(ctx, j, &d.chunk, w.children)
 	switch {
 	case err != nil:
 		return err
 	case no != nil:
 		d.State, d.Refused, d.Why = DeadRefused, no.code, no.why
-	case s.reopens(&d.chunk):
+	case s.reopens(&d.chunk) && !j.Phase.Ended(): // else a redrive broke off before it came to the job
 		d.State = DeadOnItsWay
 	}
 	return nil
@@ -220,12 +246,9 @@ type DeadItem struct {
 
 // DeadChunk finds one dead chunk, with its items. ErrNotFound if it is not in the dead letters.
 func (i *Inspector) DeadChunk(ctx context.Context, id ChunkID) (DeadChunk, []DeadItem, error) {
-	for d, err := range i.Dead(ctx, DeadQuery{Job: id.Job, From: id, Max: 1}) {
+	for d, err := range i.Dead(ctx, DeadQuery{Job: id.Job, From: id, alone: true}) {
 		if err != nil {
 			return d, nil, err
-		}
-		if d.ID != id {
-			break
 		}
 		items, err := i.deadItems(ctx, &d)
 		return d, items, err
@@ -264,43 +287,84 @@ func (i *Inspector) deadItems(ctx context.Context, d *DeadChunk) ([]DeadItem, er
 	return items, nil
 }
 
-// Purge clears dead chunks out of the dead letters: nobody lists or redrives them any more, and their items stay failed. With
-// dryRun they are only counted.
-func (i *Inspector) Purge(ctx context.Context, q DeadQuery, by string, dryRun bool) (n int64, err error) {
-	gone := map[ChunkID]int{}
-	all := q
+// PurgeQuery is which dead chunks are purged.
+type PurgeQuery struct {
+	DeadQuery
+	DryRun bool // nothing is purged, only counted
+}
+
+// Purged is what a purge has cleared out, or would.
+type Purged struct {
+	Chunks  int64   // or letters, where it is these that are purged
+	Cleared int64   // letters taken out of the queue; those that are left do nothing
+	Next    ChunkID // where to go on, if More
+	More    bool
+}
+
+// Purge clears dead chunks out of the dead letters: nobody lists or redrives them any more, and their items stay failed.
+func (i *Inspector) Purge(ctx context.Context, q PurgeQuery, by string) (Purged, error) {
+	p := purge{i: i, q: q, gone: map[ChunkID]int{}}
+	err := p.run(ctx)
+	if len(p.gone) > 0 { // also what was done before something went wrong
+		p.done.Cleared = i.clear(ctx, p.gone)
+		what := AuditRecord{By: by, What: "dlq.purge", Tenant: q.Tenant, Of: string(q.Job), Count: p.done.Chunks, Why: q.String()}
+		err = errors.Join(err, p.foldAgain(ctx), Audit(context.WithoutCancel(ctx), i.ports, what))
+	}
+	if err != nil {
+		return p.done, fmt.Errorf("purge: %w", err)
+	}
+	return p.done, nil
+}
+
+// purge is one call of Purge.
+type purge struct {
+	i    *Inspector
+	q    PurgeQuery
+	done Purged
+	gone map[ChunkID]int // burial numbers
+}
+
+func (p *purge) run(ctx context.Context) error {
+	all := p.q.DeadQuery
 	all.Max = 0 // of those that are purged, not of those that are looked at
-	for d, err := range i.Dead(ctx, all) {
-		if err != nil {
-			return n, fmt.Errorf("purge: %w", err)
-		}
-		if d.State == DeadOnItsWay {
+	for d, err := range p.i.Dead(ctx, all) {
+		switch {
+		case err != nil:
+			return err
+		case d.State == DeadLater:
+			p.done.More, p.done.Next = true, d.ID
+			return nil
+		case d.State == DeadOnItsWay:
 			continue
-		}
-		if q.Max > 0 && n == int64(q.Max) {
-			break
-		}
-		if !dryRun {
+		case p.q.Max > 0 && p.done.Chunks == int64(p.q.Max):
+			return nil
+		case !p.q.DryRun:
 			c := d.chunk
 			c.Purged = true
-			if err := i.ports.Ledger.SaveChunk(ctx, &c); errors.Is(err, ErrConflict) {
+			if err := p.i.ports.Ledger.SaveChunk(ctx, &c); errors.Is(err, ErrConflict) {
 				continue // somebody redrives it
 			} else if err != nil {
-				return n, fmt.Errorf("purge chunk %s: %w", d.ID, err)
+				return fmt.Errorf("chunk %s: %w", d.ID, err)
 			}
-			gone[d.ID] = d.Burial
+			p.gone[d.ID] = d.Burial
 		}
-		n++
+		p.done.Chunks++
 	}
-	if dryRun || n == 0 {
-		return n, nil
+	return nil
+}
+
+// foldAgain has the counts of what was purged made anew.
+func (p *purge) foldAgain(ctx context.Context) error {
+	splits := map[splitKey]bool{}
+	for id := range p.gone {
+		splits[splitKey{id.Job, id.Split}] = true
 	}
-	_, err = i.discardCopies(ctx, gone)
-	what := AuditRecord{By: by, What: "dlq.purge", Tenant: q.Tenant, Of: string(q.Job), Count: n, Why: q.String()}
-	if err = errors.Join(err, Audit(ctx, i.ports, what)); err != nil {
-		return n, fmt.Errorf("purge: %w", err)
+	bodies := make([][]byte, 0, len(splits))
+	for s := range splits {
+		bodies = append(bodies, encodeMessage(AdvanceMessage{SchemaVersion, s.job, s.n}))
 	}
-	return n, nil
+	slices.SortFunc(bodies, bytes.Compare)
+	return send(context.WithoutCancel(ctx), p.i.ports.Queue, QueueAggregate, bodies...)
 }
 
 // LetterStanding is what the ledger says to a letter.
@@ -360,34 +424,50 @@ func (i *Inspector) letterStanding(ctx context.Context, l *Letter) (LetterStandi
 	return LetterOther, nil
 }
 
-// PurgeLetters removes the letters of a queue as they are: all of them, or those that would do nothing. With dryRun they are
-// only counted.
-func (i *Inspector) PurgeLetters(ctx context.Context, q QueueName, onlyStale bool, by string, dryRun bool) (n int64, err error) {
+// LettersQuery is which letters of a queue are purged.
+type LettersQuery struct {
+	Queue     QueueName
+	OnlyStale bool      // those that would do nothing
+	DryRun    bool      // nothing is purged, only counted
+	Until     time.Time // it ends then, with More; the same call again goes on. Zero = when all is done
+}
+
+// PurgeLetters removes the letters of a queue as they are.
+func (i *Inspector) PurgeLetters(ctx context.Context, q LettersQuery, by string) (Purged, error) {
+	var done Purged
 	var failed error
-	seen := int64(0)
-	n, err = i.discard(ctx, q, func(l *Letter) bool {
-		goes := !onlyStale
-		if onlyStale && failed == nil {
-			var s LetterStanding
-			s, failed = i.letterStanding(ctx, l)
-			goes = failed == nil && s == LetterStale
+	n, err := i.discard(ctx, q.Queue, func(l *Letter) verdictOnLetter {
+		if !q.Until.IsZero() && !i.ports.Now().Before(q.Until) {
+			done.More = true
+			return letterEnds
 		}
-		if goes {
-			seen++
+		if q.OnlyStale {
+			s, err := i.letterStanding(ctx, l)
+			if err != nil {
+				failed = err
+				return letterEnds
+			}
+			if s != LetterStale {
+				return letterStays
+			}
 		}
-		return goes && !dryRun
+		done.Chunks++
+		if q.DryRun {
+			return letterStays
+		}
+		return letterGoes
 	})
-	if dryRun {
-		n = seen
+	if !q.DryRun {
+		done.Chunks, done.Cleared = n, n
 	}
 	err = cmp.Or(err, failed)
-	if n > 0 && !dryRun {
-		err = errors.Join(err, Audit(ctx, i.ports, AuditRecord{By: by, What: "dlq.purge", Of: string(q), Count: n}))
+	if n > 0 {
+		err = errors.Join(err, Audit(context.WithoutCancel(ctx), i.ports, AuditRecord{By: by, What: "dlq.purge", Of: string(q.Queue), Count: n}))
 	}
 	if err != nil {
-		return n, fmt.Errorf("purge the dead letters of queue %s: %w", q, err)
+		return done, fmt.Errorf("purge the dead letters of queue %s: %w", q.Queue, err)
 	}
-	return n, nil
+	return done, nil
 }
 
 // Move begins to move all dead letters of a queue back into it, as they are: at the transport's own pace, or at most so many

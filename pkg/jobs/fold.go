@@ -67,12 +67,16 @@ func foldSplit(j *Job, s *Split, chunks iter.Seq2[Chunk, error], alive func(*Chu
 		if c.Waits != "" {
 			f.Totals.Parked++
 		}
-		if c.Dead && !c.Done() {
+		switch {
+		case !c.Dead || c.Done():
+		case c.Purged:
+			f.Totals.PurgedItems += int64(c.Open().Count())
+		default:
 			f.Totals.Dead++
 			f.Totals.DeadItems += int64(c.Open().Count())
 		}
-		if g, named := f.Reopening[c.ID.Offset]; named && !(c.Dead && c.Burial == g) {
-			delete(f.Reopening, c.ID.Offset) // it was opened
+		if f.Reopening[c.ID.Offset] != 0 && !s.reopens(&c) {
+			delete(f.Reopening, c.ID.Offset) // it was opened, or purged
 		}
 		if c.Settled() {
 			settled++

@@ -113,7 +113,8 @@ func TestReopenedJobHasAWindowAgain(t *testing.T) {
 		deadline, want time.Time
 	}{
 		{"none before, none now", PhaseCompleted, time.Time{}, time.Time{}},
-		{"still open", PhaseCompleted, now.Add(1), now.Add(1)},
+		{"nearly over", PhaseCompleted, now.Add(1), now.Add(window)},
+		{"much is left", PhaseCompleted, now.Add(2 * window), now.Add(2 * window)},
 		{"just over", PhaseCompleted, now, now.Add(window)},
 		{"long over", PhaseExpired, now.Add(-time.Hour), now.Add(window)},
 		{"while it runs", PhaseInProgress, now.Add(5), now.Add(5)},

@@ -76,7 +76,7 @@ func NextForJob(j *Job, all Survey) Step {
 		return StepDispatch
 	case all.Ready && (j.Outputs == nil || j.Outputs.Of != all.Fold || !j.Phase.Ended()):
 		return StepFinalize
-	case j.Fold != all.Fold:
+	case j.Fold != all.Fold || j.Totals.Dead != all.Totals.Dead: // a purge makes no files anew
 		return StepFold
 	default:
 		return StepNone

@@ -24,24 +24,26 @@ func (j *Job) refusal(now time.Time) *refusedWork {
 		return &refusedWork{"job_" + string(j.Stop.As), fmt.Sprintf("job %s takes no work back: %s", j.ID, j.Stop.Reason)}
 	case j.Phase.Ended() && j.Phase != PhaseCompleted:
 		return &refusedWork{"job_" + string(j.Phase), fmt.Sprintf("job %s takes no work back: it is %s", j.ID, j.Phase)}
-	case !j.Deadline.IsZero() && now.Add(sealedBefore).After(j.Deadline.Add(RecordsKept)):
-		return &refusedWork{"job_sealed", fmt.Sprintf("job %s takes no work back: its records are kept until %s only", j.ID, j.Deadline.Add(RecordsKept).UTC().Format(time.RFC3339))}
+	case j.hasDeadline() && now.After(j.sealedAt()):
+		return &refusedWork{"job_sealed", fmt.Sprintf("job %s takes no work back: its records are kept until %s only", j.ID, j.sealedAt().Add(sealedBefore).UTC().Format(time.RFC3339))}
 	default:
 		return nil
 	}
 }
 
 // refuses tells why a dead chunk must not be redriven, or nil.
-func (p *Ports) refuses(ctx context.Context, j *Job, c *Chunk) (*refusedWork, error) {
+func (p *Ports) refuses(ctx context.Context, j *Job, c *Chunk, known childStates) (*refusedWork, error) {
 	if no := j.refusal(p.Now()); no != nil {
 		return no, nil
 	}
-	return p.heldByChild(ctx, j, c)
+	return p.heldByChild(ctx, j, c, known)
 }
 
 // reopening names chunks of a split as reopening and sets their job in progress, in that order. A job that was stopped meanwhile
-// refuses them, and so does one whose items were retried meanwhile; then their names are taken back.
+// refuses them, and so does one whose items were retried meanwhile; then their names are taken back. Once begun it does not end
+// with ctx: a job that has ended with chunks that it names is nobody's to heal but another redrive's.
 func (p *Ports) reopening(ctx context.Context, id JobID, split int, chunks ...*Chunk) (*refusedWork, error) {
+	ctx = context.WithoutCancel(ctx)
 	if err := p.name(ctx, id, split, chunks, func(named map[int64]int, c *Chunk) { named[c.ID.Offset] = c.Burial }); err != nil {
 		return nil, err
 	}
@@ -51,8 +53,9 @@ func (p *Ports) reopening(ctx context.Context, id JobID, split int, chunks ...*C
 		if err != nil {
 			return err
 		}
+		children := childStates{}
 		for _, c := range chunks { // a retry is noted in the job too, so one of us sees the other
-			if no, err = p.refuses(ctx, &j, c); no != nil || err != nil {
+			if no, err = p.refuses(ctx, &j, c, children); no != nil || err != nil {
 				return err
 			}
 		}
@@ -99,9 +102,8 @@ func (p *Ports) name(ctx context.Context, id JobID, split int, chunks []*Chunk, 
 // RedriveQuery is which dead chunks are redriven, and how.
 type RedriveQuery struct {
 	DeadQuery
-	Rate   float64   // chunks a second; 0 = as fast as it goes
-	DryRun bool      // nothing is moved, only counted
-	Until  time.Time // it ends then, and tells where to go on; zero = when all is done
+	Rate   float64 // chunks a second; 0 = as fast as it goes
+	DryRun bool    // nothing is moved, only counted
 }
 
 // Redriven is what a redrive has moved, or would move.
@@ -136,9 +138,9 @@ func (i *Inspector) Redrive(ctx context.Context, q RedriveQuery, by string) (Red
 	r := redrive{i: i, q: q, done: Redriven{Refused: map[string]int64{}}, jobs: map[JobID]string{}, sent: map[ChunkID]int{}, began: i.ports.Now()}
 	err := r.run(ctx)
 	if !q.DryRun && r.done.Chunks > 0 {
-		r.clear(ctx)
+		r.done.Cleared = i.clear(ctx, r.sent)
 		what := AuditRecord{By: by, What: "dlq.redrive", Tenant: q.Tenant, Of: string(q.Job), Count: r.done.Chunks, Why: q.String()}
-		err = errors.Join(err, Audit(ctx, i.ports, what))
+		err = errors.Join(err, Audit(context.WithoutCancel(ctx), i.ports, what))
 	}
 	r.done.Jobs = len(r.jobs)
 	if err != nil {
@@ -166,6 +168,9 @@ func (r *redrive) run(ctx context.Context) error {
 			return err
 		}
 		switch {
+		case d.State == DeadLater:
+			r.done.More, r.done.Next = true, d.ID
+			return r.move(ctx)
 		case d.State == DeadOnItsWay:
 			continue
 		case d.State == DeadRefused:
@@ -240,10 +245,17 @@ func (r *redrive) move(ctx context.Context) error {
 			r.done.Refused[no.code] += int64(len(round))
 			return nil
 		}
-		if err := send(ctx, r.i.ports.Queue, QueueWork, bodies...); err != nil {
-			return fmt.Errorf("job %s: %w", round[0].ID.Job, err) // the sweep sends them: they are named
+		if err := send(context.WithoutCancel(ctx), r.i.ports.Queue, QueueWork, bodies...); err != nil {
+			r.note(round) // all the same: they are named, and the sweep sends them
+			return fmt.Errorf("job %s: %w", round[0].ID.Job, err)
 		}
 	}
+	r.note(round)
+	return nil
+}
+
+// note counts chunks that are on their way, or would be.
+func (r *redrive) note(round []DeadChunk) {
 	for _, d := range round {
 		r.done.Chunks++
 		r.done.Items += int64(d.Items)
@@ -253,7 +265,6 @@ func (r *redrive) move(ctx context.Context) error {
 			r.done.Followed = append(r.done.Followed, Followed{d.ID, d.Burial, d.chunk.Failed.Count(), d.Code})
 		}
 	}
-	return nil
 }
 
 // await waits until it is time for the next chunks.
@@ -268,32 +279,38 @@ func (r *redrive) await(ctx context.Context) error {
 	}
 }
 
-// clear takes the copies of what was sent out of the dead letters. What it does not get at stays there as a letter that says
-// nothing to anybody.
-func (r *redrive) clear(ctx context.Context) {
+// clear takes the letters of chunks, up to their burial numbers, out of the queue, and tells how many they were. What it does
+// not get at in its time stays there as a letter that says nothing to anybody.
+func (i *Inspector) clear(ctx context.Context, of map[ChunkID]int) int64 {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), clearFor)
 	defer cancel()
-	n, err := r.i.discardCopies(ctx, r.sent)
-	r.done.Cleared = n
-	if err != nil {
-		r.i.ports.Log.WarnContext(ctx, "clear redriven chunks out of the dead letters", "error", err)
-	}
-}
-
-// discardCopies removes the letters of chunks, up to their burial numbers.
-func (i *Inspector) discardCopies(ctx context.Context, of map[ChunkID]int) (int64, error) {
-	return i.discard(ctx, QueueWork, func(l *Letter) bool {
+	n, err := i.discard(ctx, QueueWork, func(l *Letter) verdictOnLetter {
 		b, err := DecodeMessage(l.Body)
 		if err != nil || b.Chunk == nil {
-			return false
+			return letterStays
 		}
-		burial, meant := of[b.Chunk.ID()]
-		return meant && b.Chunk.Burial <= burial
+		if burial, meant := of[b.Chunk.ID()]; !meant || b.Chunk.Burial > burial {
+			return letterStays
+		}
+		return letterGoes
 	})
+	if err != nil {
+		i.ports.Log.WarnContext(ctx, "clear chunks out of the dead letters", "error", err)
+	}
+	return n
 }
 
-// discard removes the letters of a queue that goes picks.
-func (i *Inspector) discard(ctx context.Context, q QueueName, goes func(*Letter) bool) (n int64, err error) {
+// verdictOnLetter is what becomes of a letter.
+type verdictOnLetter int
+
+const (
+	letterStays verdictOnLetter = iota
+	letterGoes
+	letterEnds // it stays, and no more are looked at
+)
+
+// discard goes through the letters of a queue, and removes those that go.
+func (i *Inspector) discard(ctx context.Context, q QueueName, judge func(*Letter) verdictOnLetter) (n int64, err error) {
 	var going []Letter
 	flush := func() error {
 		err := i.dead.Discard(ctx, q, going...)
@@ -307,7 +324,11 @@ func (i *Inspector) discard(ctx context.Context, q QueueName, goes func(*Letter)
 		if err != nil {
 			return n, errors.Join(err, flush())
 		}
-		if goes(&l) {
+		v := judge(&l)
+		if v == letterEnds {
+			break
+		}
+		if v == letterGoes {
 			going = append(going, l)
 		}
 		if len(going) == redriveRound {
@@ -339,7 +360,7 @@ func (i *Inspector) Follow(ctx context.Context, all []Followed) ([]FollowState, 
 				return nil, fmt.Errorf("follow chunk %s: %w", f.ID, err)
 			}
 			switch {
-			case c.Dead && c.Burial > f.Burial, c.Failed.Count() > f.Failed, !c.Dead && c.fails(f.Code):
+			case c.Purged, c.Dead && c.Burial > f.Burial, c.Failed.Count() > f.Failed, !c.Dead && c.fails(f.Code):
 				states[n] = FollowFailed
 			case c.Done():
 				states[n] = FollowAnswered
@@ -357,5 +378,5 @@ func (c *Chunk) fails(code string) bool {
 // reopens tells whether a redrive of the chunk is on its way.
 func (s *Split) reopens(c *Chunk) bool {
 	g, named := s.Reopening[c.ID.Offset]
-	return named && c.Dead && g == c.Burial
+	return named && c.Dead && !c.Purged && g == c.Burial
 }

@@ -84,7 +84,7 @@ func (p *Ports) nameDead(ctx context.Context, id JobID, n int) error {
 			}
 			seen++
 			open = open || !c.Done()
-			if c.Dead && !c.Done() {
+			if c.Dead && !c.Done() && !c.Purged {
 				named[c.ID.Offset] = c.Burial
 			}
 		}

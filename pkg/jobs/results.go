@@ -77,7 +77,7 @@ const mostTail = 3
 // wait in the dead letters are called by nobody.
 func (j *Job) inTail() bool {
 	t := j.Totals
-	return t.Answered > 0 && t.Items-t.Answered-t.Failed-t.DeadItems <= mostTail
+	return t.Answered > 0 && t.Items-t.Answered-t.Failed-t.DeadItems-t.PurgedItems <= mostTail
 }
 
 // charge notes what a verdict counts against an item. It is saved with the next part, or at the end.

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/go-json-experiment/json/jsontext"
 	"github.com/tidwall/sjson"
@@ -19,7 +20,11 @@ type Child struct {
 	ID    JobID
 	Codes []string   // of the errors that these items had failed with; none = of all
 	Of    Generation // of the files in which they had failed
+	At    time.Time  // when it was linked, which is before it is made
 }
+
+// childMade is how long after it is linked a child may still be made: who links it makes it next, or not at all.
+const childMade = 5 * time.Minute
 
 // mostChildren are linked to a job.
 const mostChildren = 32
@@ -39,8 +44,9 @@ type Retried struct {
 	Job    Job // the child; zero after a dry run
 }
 
-// settable is a path that a retry may change: a member of the body, and no character that means anything else.
-var settable = regexp.MustCompile(`^body(\.[A-Za-z0-9_-]{1,64}){1,8}$`)
+// settable is a path that a retry may change: a member of the body, and no character that means anything else. A number is a
+// place in a list, which is made as long as that.
+var settable = regexp.MustCompile(`^body(\.([0-9]{1,3}|[0-9]{0,63}[A-Za-z_-][A-Za-z0-9_-]{0,63})){1,8}$`)
 
 func (q *RetryQuery) check() error {
 	for path, value := range q.Set {
@@ -91,18 +97,18 @@ func (i *Inspector) retry(ctx context.Context, q RetryQuery, by string) (Retried
 	if r.done.Items == 0 {
 		return r.done, errors.Join(i.ports.Files.Delete(ctx, info.Name), Errorf(CodeInvalid, "it has no failed items like that"))
 	}
-	if err := i.ports.noteFile(ctx, &parent, info, File{Name: "retry-of-" + string(parent.ID) + ".jsonl", Purpose: PurposeBatch, Used: true}); err != nil {
-		return r.done, err
+	child := Child{ID: JobID("batch_" + strings.ToLower(id)), Codes: q.Codes, Of: parent.Outputs.Of, At: i.ports.Now()}
+	if err := r.link(ctx, &parent, child); err != nil {
+		return r.done, errors.Join(err, i.ports.Files.Delete(context.WithoutCancel(ctx), info.Name))
 	}
-	child := Child{ID: JobID("batch_" + strings.ToLower(id)), Codes: q.Codes, Of: parent.Outputs.Of}
-	if err := i.link(ctx, &parent, child); err != nil {
+	if err := i.ports.noteFile(ctx, &parent, info, File{Name: "retry-of-" + string(parent.ID) + ".jsonl", Purpose: PurposeBatch, Used: true}); err != nil {
 		return r.done, err
 	}
 	r.done.Job, err = Submit(ctx, i.ports, childOf(&parent, child.ID, info, i.ports.NewID()))
 	if err == nil {
 		why := strings.Join(q.Codes, ", ")
-		for _, path := range slices.Sorted(maps.Keys(q.Set)) {
-			why += fmt.Sprintf(" %s=%s", path, q.Set[path])
+		if len(q.Set) > 0 { // to what it does not say: a value may be a part of a request, and this is kept for longer than those
+			why += " with others of " + strings.Join(slices.Sorted(maps.Keys(q.Set)), ", ")
 		}
 		err = Audit(ctx, i.ports, AuditRecord{By: by, What: "job.retry", Tenant: parent.Tenant, Of: string(parent.ID), Count: r.done.Items, Why: strings.TrimSpace(why)})
 	}
@@ -119,18 +125,21 @@ func childOf(parent *Job, id JobID, info FileInfo, key string) Job {
 	}
 }
 
-// link notes the child in its parent, before it is there: who redrives sees it from then on.
-func (i *Inspector) link(ctx context.Context, parent *Job, child Child) error {
+// link notes the child in its parent, before it is there: who redrives, or retries too, sees it from then on.
+func (r *retrying) link(ctx context.Context, parent *Job, child Child) error {
 	return untilSaved(func() error {
-		j, err := i.ports.Ledger.Job(ctx, parent.ID)
+		j, err := r.ports.Ledger.Job(ctx, parent.ID)
 		if err != nil {
 			return err
 		}
 		if !j.Phase.Ended() || j.Outputs == nil || j.Outputs.Of != child.Of {
 			return Errorf(CodeConflict, "it was redriven meanwhile, and its failed items may be others; try again")
 		}
+		if err := r.mayRetry(ctx, &j); err != nil {
+			return err
+		}
 		j.Children = append(slices.Clone(j.Children), child)
-		return i.ports.saveJob(ctx, &j)
+		return r.ports.saveJob(ctx, &j)
 	})
 }
 
@@ -151,19 +160,45 @@ func (r *retrying) mayRetry(ctx context.Context, j *Job) error {
 		return Errorf(CodeLimit, "it has %d retries already", len(j.Children))
 	}
 	for _, c := range j.Children {
-		if c.Of != j.Outputs.Of || !overlaps(c.Codes, r.q.Codes) {
+		if !overlaps(c.Codes, r.q.Codes) {
 			continue
 		}
-		other, err := r.ports.Ledger.Job(ctx, c.ID)
+		state, err := r.ports.childState(ctx, c)
 		switch {
-		case errors.Is(err, ErrNotFound) || err == nil && other.Phase == PhaseFailed:
 		case err != nil:
 			return err
-		default:
-			return Errorf(CodeConflict, "these items are retried by job %s already", c.ID).WithHint("retry what fails there: fanout job retry %s", c.ID)
+		case state == childOpen:
+			return Errorf(CodeConflict, "items of these are retried by job %s, which has not ended", c.ID).WithHint("wait for its end, or cancel it")
+		case state == childEnded && c.Of == j.Outputs.Of:
+			return Errorf(CodeConflict, "these items were retried by job %s already", c.ID).WithHint("retry what failed there: fanout job retry %s", c.ID)
 		}
 	}
 	return nil
+}
+
+// childState is how a child stands to the items that it was made of.
+type childState int
+
+const (
+	childOpen  childState = iota // it asks for them, or is about to
+	childEnded                   // it has asked for them
+	childNone                    // it never did: it was not made, or has failed before any call
+)
+
+func (p *Ports) childState(ctx context.Context, c Child) (childState, error) {
+	j, err := p.Ledger.Job(ctx, c.ID)
+	switch {
+	case errors.Is(err, ErrNotFound) && p.Now().Before(c.At.Add(childMade)):
+		return childOpen, nil
+	case errors.Is(err, ErrNotFound) || err == nil && j.Phase == PhaseFailed:
+		return childNone, nil
+	case err != nil:
+		return childOpen, fmt.Errorf("read job %s: %w", c.ID, err)
+	case j.Phase.Ended():
+		return childEnded, nil
+	default:
+		return childOpen, nil
+	}
 }
 
 // overlaps tells whether two choices of codes have one in common; none is all.
@@ -276,17 +311,15 @@ func (r *retrying) chunk(ctx context.Context, j *Job, m *ChunkMessage, c *Chunk,
 
 // failedWith is the code of an item's error, as its error line has it.
 func failedWith(j *Job, c *Chunk, ordinal int) string {
-	if c.Resolved.Has(ordinal) || c.Dead {
+	if c.Resolved.Has(ordinal) {
 		for _, g := range c.Errors {
 			if g.Items.Has(ordinal) {
 				return g.Code
 			}
 		}
 	}
-	if j.Stop != nil && j.Stop.As == PhaseCancelled {
-		return ItemCancelled
-	}
-	return ItemExpired
+	code, _ := unfinished(j, c, ordinal)
+	return code
 }
 
 // patched is a request with some of its members set; the others stay as they are, byte for byte.
@@ -300,8 +333,11 @@ func patched(line []byte, set map[string]string) ([]byte, error) {
 	return line, nil
 }
 
+// childStates are what was read of children a moment ago; nil remembers nothing.
+type childStates map[JobID]childState
+
 // heldByChild tells which open child asks for items of a dead chunk, if one does.
-func (p *Ports) heldByChild(ctx context.Context, j *Job, c *Chunk) (*refusedWork, error) {
+func (p *Ports) heldByChild(ctx context.Context, j *Job, c *Chunk, known childStates) (*refusedWork, error) {
 	for _, child := range j.Children {
 		meant := slices.ContainsFunc(c.Errors, func(g ErrorGroup) bool {
 			return !g.Items.And(c.Open()).Empty() && (len(child.Codes) == 0 || slices.Contains(child.Codes, g.Code))
@@ -309,12 +345,17 @@ func (p *Ports) heldByChild(ctx context.Context, j *Job, c *Chunk) (*refusedWork
 		if !meant {
 			continue
 		}
-		other, err := p.Ledger.Job(ctx, child.ID)
-		switch {
-		case errors.Is(err, ErrNotFound) || err == nil && other.Phase.Ended():
-		case err != nil:
-			return nil, fmt.Errorf("read job %s: %w", child.ID, err)
-		default:
+		state, seen := known[child.ID]
+		if !seen {
+			var err error
+			if state, err = p.childState(ctx, child); err != nil {
+				return nil, err
+			}
+			if known != nil {
+				known[child.ID] = state
+			}
+		}
+		if state == childOpen {
 			return &refusedWork{"job_retried", fmt.Sprintf("items of it are retried by job %s, which has not ended", child.ID)}, nil
 		}
 	}

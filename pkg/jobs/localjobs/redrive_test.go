@@ -1,6 +1,7 @@
 package localjobs
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -181,8 +182,8 @@ func TestARedriveOfWhatIsStillBrokenIsSeenToFail(t *testing.T) {
 		if next := s.redrive(jobs.RedriveQuery{DeadQuery: jobs.DeadQuery{Max: 2}, DryRun: true}); next.Chunks != 2 {
 			t.Errorf("the next two are %+v, though two are on their way", next)
 		}
-		if n, err := s.inspector().Purge(t.Context(), jobs.DeadQuery{Max: 3}, "key k", true); n != 3 || err != nil {
-			t.Errorf("three would be purged: %d, %v", n, err)
+		if p, err := s.inspector().Purge(t.Context(), jobs.PurgeQuery{DeadQuery: jobs.DeadQuery{Max: 3}, DryRun: true}, "key k"); p.Chunks != 3 || err != nil {
+			t.Errorf("three would be purged: %+v, %v", p, err)
 		}
 		if got := s.dead(jobs.DeadQuery{})[:3]; !slices.Equal(got, []string{
 			"line 1 of 5: 1 × cuda_error on_its_way", "line 6 of 5: 1 × tokenizer_error on_its_way", "line 11 of 5: 1 × cuda_error waiting",
@@ -202,7 +203,7 @@ func TestARedriveOfWhatIsStillBrokenIsSeenToFail(t *testing.T) {
 func TestARedriveKeepsItsPaceAndGoesOnWhereItEnded(t *testing.T) {
 	brokenJob(t, func(t *testing.T, s *stepwise, _ *broken) {
 		began := time.Now()
-		q := jobs.RedriveQuery{Rate: 2, Until: began.Add(1500 * time.Millisecond)}
+		q := jobs.RedriveQuery{DeadQuery: jobs.DeadQuery{Until: began.Add(1500 * time.Millisecond)}, Rate: 2}
 		first := s.redrive(q)
 		if first.Chunks != 3 || !first.More {
 			t.Errorf("within a second and a half at two a second: %+v", first)
@@ -269,9 +270,9 @@ func TestAWholeQueueMovedByTheTransportIsRedriven(t *testing.T) {
 func TestPurgedChunksAreGoneFromTheDeadLettersAndStayFailed(t *testing.T) {
 	brokenJob(t, func(t *testing.T, s *stepwise, _ *broken) {
 		purge := func(q jobs.DeadQuery, dryRun bool) int64 {
-			n, err := s.inspector().Purge(t.Context(), q, "key k", dryRun)
+			p, err := s.inspector().Purge(t.Context(), jobs.PurgeQuery{DeadQuery: q, DryRun: dryRun}, "key k")
 			s.must(err)
-			return n
+			return p.Chunks
 		}
 		cuda := jobs.DeadQuery{Code: "cuda_error"}
 		if n := purge(cuda, true); n != 4 || s.buried() != 8 {
@@ -281,8 +282,119 @@ func TestPurgedChunksAreGoneFromTheDeadLettersAndStayFailed(t *testing.T) {
 			t.Errorf("purged %d, and %d letters are left, listed %v", n, s.buried(), s.dead(jobs.DeadQuery{}))
 		}
 		s.sweeps(3)
-		if j := s.job(); j.Phase != jobs.PhaseCompleted || j.Outputs.Totals.Answered != 392 {
+		if j := s.job(); j.Phase != jobs.PhaseCompleted || j.Outputs.Totals.Answered != 392 || j.Totals.Dead != 4 || j.Totals.DeadItems != 4 || j.Totals.PurgedItems != 4 {
+			t.Errorf("the job is %s with %+v, of %+v", j.Phase, j.Totals, j.Outputs)
+		}
+	})
+}
+
+func TestALetterOfAPurgedChunkDoesNothing(t *testing.T) {
+	brokenJob(t, func(t *testing.T, s *stepwise, _ *broken) {
+		letters, _, err := s.inspector().Letters(t.Context(), jobs.QueueWork, 1)
+		s.must(err)
+		_, err = s.inspector().Purge(t.Context(), jobs.PurgeQuery{}, "key k")
+		s.must(err)
+		s.must(s.local.Queue.Bury(t.Context(), jobs.Message{ID: "1", Queue: jobs.QueueWork, Body: letters[0].Body}, letters[0].Burial)) // one that was not got at
+		_, standings, err := s.inspector().Letters(t.Context(), jobs.QueueWork, 10)
+		s.must(err)
+		if !slices.Equal(standings, []jobs.LetterStanding{jobs.LetterStale}) {
+			t.Errorf("the letters are %v", standings)
+		}
+		before := s.calls()
+		s.must(s.inspector().Move(t.Context(), jobs.QueueWork, 0, "key k"))
+		s.run(time.Hour)
+		if n := s.calls() - before; n != 0 || s.job().Phase != jobs.PhaseCompleted {
+			t.Errorf("%d calls, and the job is %s", n, s.job().Phase)
+		}
+	})
+}
+
+func TestAPurgeThatBreaksOffClearsAndTellsWhatItDid(t *testing.T) {
+	brokenJob(t, func(t *testing.T, s *stepwise, _ *broken) {
+		saves := 0
+		s.before = func(verb, _ string) error {
+			if verb == "save chunk" {
+				if saves++; saves == 5 {
+					return errors.New("throttled")
+				}
+			}
+			return nil
+		}
+		p, err := s.inspector().Purge(t.Context(), jobs.PurgeQuery{}, "key k")
+		s.before = nil
+		log, failed := jobs.AuditLog(t.Context(), s.Registry, "", 10)
+		s.must(failed)
+		if err == nil || p.Chunks != 4 || p.Cleared != 4 || s.buried() != 4 || len(log) != 1 || log[0].Count != 4 {
+			t.Errorf("purged %+v, %v; %d letters are left; the log says %+v", p, err, s.buried(), log)
+		}
+		p, err = s.inspector().Purge(t.Context(), jobs.PurgeQuery{DeadQuery: jobs.DeadQuery{Until: s.Now()}}, "key k")
+		if err != nil || p.Chunks != 0 || !p.More {
+			t.Errorf("in no time: %+v, %v", p, err)
+		}
+		if p, err = s.inspector().Purge(t.Context(), jobs.PurgeQuery{}, "key k"); err != nil || p.Chunks != 4 || s.buried() != 0 {
+			t.Errorf("again: %+v, %v; %d letters are left", p, err, s.buried())
+		}
+	})
+}
+
+func TestARedriveThatBrokeOffIsDoneAgain(t *testing.T) {
+	brokenJob(t, func(t *testing.T, s *stepwise, b *broken) {
+		s.sweeps(120)
+		if !s.job().Closed {
+			t.Fatal("the job is not closed")
+		}
+		cuda := jobs.DeadQuery{Code: "cuda_error"}
+		s.before = func(verb, _ string) error {
+			if verb == "save job" { // its chunk is named already
+				return errors.New("throttled")
+			}
+			return nil
+		}
+		if _, err := s.inspector().Redrive(t.Context(), jobs.RedriveQuery{DeadQuery: cuda}, "key k"); err == nil {
+			t.Error("it did not break off")
+		}
+		s.before = nil
+		b.mendedThrees = true
+		s.sweeps(10)
+		if moved := s.redrive(jobs.RedriveQuery{DeadQuery: cuda}); moved.Chunks != 4 {
+			t.Errorf("again: %+v", moved)
+		}
+		s.run(12 * time.Hour)
+		if j := s.job(); j.Phase != jobs.PhaseCompleted || j.Outputs.Totals.Answered != 396 {
 			t.Errorf("the job is %s with %+v", j.Phase, j.Outputs)
+		}
+	})
+}
+
+func TestAJobThatIsReopenedHasANewWindow(t *testing.T) {
+	brokenJob(t, func(t *testing.T, s *stepwise, _ *broken) {
+		first := s.job().Deadline
+		time.Sleep(time.Until(first.Add(-30 * time.Second)))
+		s.redrive(jobs.RedriveQuery{})
+		s.sweeps(10)
+		j := s.job()
+		if j.Stop != nil || !j.Deadline.After(first.Add(23*time.Hour)) {
+			t.Errorf("the job is %s until %s: %+v", j.Phase, j.Deadline, j.Stop)
+		}
+		if got := s.redrive(jobs.RedriveQuery{DryRun: true}); len(got.Refused) > 0 {
+			t.Errorf("it refuses what is redriven: %v", got.Refused)
+		}
+	})
+}
+
+func TestAJobIsSealedBeforeItsFirstRecordsGo(t *testing.T) {
+	brokenJob(t, func(t *testing.T, s *stepwise, _ *broken) {
+		first := s.job().Deadline
+		time.Sleep(time.Until(first.Add(jobs.RecordsKept - 36*time.Hour)))
+		s.redrive(jobs.RedriveQuery{})
+		if j := s.job(); !j.Deadline.Equal(first.Add(jobs.RecordsKept - 24*time.Hour)) {
+			t.Errorf("it is reopened until %s, %s after its first deadline", j.Deadline, j.Deadline.Sub(first))
+		}
+		s.run(11 * time.Hour)
+		time.Sleep(time.Until(first.Add(jobs.RecordsKept - 24*time.Hour + time.Minute)))
+		s.sweeps(5)
+		if got := s.redrive(jobs.RedriveQuery{}); got.Chunks != 0 || got.Refused["job_sealed"]+got.Refused["job_expired"] == 0 {
+			t.Errorf("it is redriven again: %+v", got)
 		}
 	})
 }
@@ -315,16 +427,19 @@ func TestLettersSayWhatTheLedgerSaysToThem(t *testing.T) {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
 		for _, dry := range []bool{true, false} {
-			if n, err := s.inspector().PurgeLetters(t.Context(), jobs.QueueWork, true, "key k", dry); n != 1 || err != nil {
-				t.Errorf("purged %d stale ones (dry: %t), %v", n, dry, err)
+			if p, err := s.inspector().PurgeLetters(t.Context(), jobs.LettersQuery{Queue: jobs.QueueWork, OnlyStale: true, DryRun: dry}, "key k"); p.Chunks != 1 || err != nil {
+				t.Errorf("purged %+v stale ones (dry: %t), %v", p, dry, err)
 			}
 		}
 		delete(want, jobs.LetterStale)
 		if diff := cmp.Diff(want, count()); diff != "" {
 			t.Errorf("without stale ones (-want +got):\n%s", diff)
 		}
-		if n, err := s.inspector().PurgeLetters(t.Context(), jobs.QueueWork, false, "key k", false); n != 6 || err != nil || s.buried() != 0 {
-			t.Errorf("purged %d, %v, and %d are left", n, err, s.buried())
+		if p, err := s.inspector().PurgeLetters(t.Context(), jobs.LettersQuery{Queue: jobs.QueueWork, Until: s.Now()}, "key k"); p.Chunks != 0 || !p.More || err != nil {
+			t.Errorf("in no time: %+v, %v", p, err)
+		}
+		if p, err := s.inspector().PurgeLetters(t.Context(), jobs.LettersQuery{Queue: jobs.QueueWork}, "key k"); p.Chunks != 6 || p.More || err != nil || s.buried() != 0 {
+			t.Errorf("purged %+v, %v, and %d are left", p, err, s.buried())
 		}
 	})
 }

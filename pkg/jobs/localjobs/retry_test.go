@@ -2,6 +2,7 @@ package localjobs
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -123,7 +124,7 @@ func TestWhatCannotBeRetriedIsRefused(t *testing.T) {
 		}
 		s.run(time.Hour)
 		for path, value := range map[string]string{
-			"custom_id": `"x"`, "url": `"/v1/x"`, "body": "{}", "body.": "1", "body.a.*": "1", "body.stream": "true", "body.a": "{", "body.b": "", "body.messages.#": "1",
+			"custom_id": `"x"`, "url": `"/v1/x"`, "body": "{}", "body.": "1", "body.a.*": "1", "body.stream": "true", "body.a.1000": "1", "body.a": "{", "body.b": "", "body.messages.#": "1",
 		} {
 			if err := retry(jobs.RetryQuery{Set: map[string]string{path: value}}); jobs.CodeOf(err) != jobs.CodeInvalid {
 				t.Errorf("set %s to %s: %v", path, value, err)
@@ -226,6 +227,65 @@ func TestARetryThatComesWhileARedriveBeginsIsSeenByIt(t *testing.T) {
 		}
 		if j := s.job(); j.Phase != jobs.PhaseCompleted || len(s.split().Reopening) != 0 {
 			t.Errorf("the job is %s, and its split names %v", j.Phase, s.split().Reopening)
+		}
+	})
+}
+
+func TestOfTwoRetriesAtOnceOneIsMade(t *testing.T) {
+	inSteps(t, tooLong, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, smallSplits))
+		s.run(time.Hour)
+		q := jobs.RetryQuery{Job: theJob, Codes: []string{"context_length_exceeded"}}
+		s.before = func(verb, _ string) error {
+			if verb == "create" { // the first has looked whether it may
+				s.before = nil
+				s.retry(q)
+			}
+			return nil
+		}
+		if _, err := s.inspector().Retry(t.Context(), q, "key k"); jobs.CodeOf(err) != jobs.CodeConflict || !strings.Contains(err.Error(), "which has not ended") {
+			t.Errorf("the other retry: %v", err)
+		}
+		if n := len(s.job().Children); n != 1 {
+			t.Errorf("%d children ask for the same items", n)
+		}
+	})
+}
+
+func TestNothingIsRedrivenThatAChildIsAboutToAskFor(t *testing.T) {
+	brokenJob(t, func(t *testing.T, s *stepwise, b *broken) {
+		cuda := jobs.DeadQuery{Code: "cuda_error"}
+		s.before = func(verb, name string) error {
+			if verb == "save job" && name != string(theJob) { // the child is linked, and not there yet
+				s.before = nil
+				if moved := s.redrive(jobs.RedriveQuery{DeadQuery: cuda}); moved.Chunks != 0 || moved.Refused["job_retried"] != 4 {
+					t.Errorf("a redrive moved %+v", moved)
+				}
+				return errors.New("the process dies")
+			}
+			return nil
+		}
+		if _, err := s.inspector().Retry(t.Context(), jobs.RetryQuery{Job: theJob, Codes: []string{"cuda_error"}}, "key k"); err == nil {
+			t.Fatal("the process did not die")
+		}
+		b.mendedThrees = true
+		time.Sleep(6 * time.Minute) // a child that was never made holds nothing for ever
+		if moved := s.redrive(jobs.RedriveQuery{DeadQuery: cuda}); moved.Chunks != 4 {
+			t.Errorf("later a redrive moves %+v", moved)
+		}
+	})
+}
+
+func TestItemsOfAnOpenChildAreNotRetriedAgainWhenTheFilesAreNew(t *testing.T) {
+	brokenJob(t, func(t *testing.T, s *stepwise, b *broken) {
+		first := s.retry(jobs.RetryQuery{Codes: []string{"cuda_error"}}).Job
+		_, err := s.inspector().Pause(t.Context(), first.ID, "key k", "")
+		s.must(err)
+		b.mendedSevens = true
+		s.redrive(jobs.RedriveQuery{DeadQuery: jobs.DeadQuery{Code: "tokenizer_error"}})
+		s.run(12 * time.Hour)
+		if _, err := s.inspector().Retry(t.Context(), jobs.RetryQuery{Job: theJob, Codes: []string{"cuda_error"}}, "key k"); jobs.CodeOf(err) != jobs.CodeConflict {
+			t.Errorf("they are asked for twice: %v", err)
 		}
 	})
 }
