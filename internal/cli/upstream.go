@@ -11,7 +11,7 @@ import (
 func newUpstream() *cobra.Command {
 	var f clientFlags
 	return newGroup(&f, "upstream", "See how upstreams fare, and hold them, as an operator", `  fanout upstream list
-  fanout upstream pause models.example/v1 gpt-4o --reason "it is moved"`,
+  fanout upstream pause models.example gpt-4o --reason "it is moved"`,
 		newUpstreamList(&f), newUpstreamPause(&f), newUpstreamResume(&f))
 }
 
@@ -58,7 +58,7 @@ func newUpstreamPause(f *clientFlags) *cobra.Command {
 		Use: "pause UPSTREAM MODEL", Short: "Hold a model of an upstream, for all jobs",
 		Long: `Holds a model of an upstream. Within five seconds nothing is begun there any more, of whatever job; what is in flight is
 finished. Windows of jobs run on.`,
-		Example: `  fanout upstream pause models.example/v1 gpt-4o --reason "it is moved"`,
+		Example: `  fanout upstream pause models.example gpt-4o --reason "it is moved"`,
 		Args:    twoArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.client()
@@ -79,7 +79,7 @@ finished. Windows of jobs run on.`,
 func newUpstreamResume(f *clientFlags) *cobra.Command {
 	return &cobra.Command{
 		Use: "resume UPSTREAM MODEL", Short: "Let a model of an upstream go on, whoever held it",
-		Example: `  fanout upstream resume models.example/v1 gpt-4o`,
+		Example: `  fanout upstream resume models.example gpt-4o`,
 		Args:    twoArguments,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.client()
