@@ -162,10 +162,29 @@ func (f *fields) integer(name string) int64 {
 		return 0
 	}
 	var n int64
-	if v := f.values[name]; v.Kind() != '0' || json.Unmarshal(v, &n) != nil {
+	if v := f.values[name]; v.Kind() != '0' {
 		f.wrong(wrongType(name, "a whole number", v))
+	} else if json.Unmarshal(v, &n) != nil {
+		f.wrong(invalid(name, "Invalid value for '%s': %.40s is no whole number.", name, v))
 	}
 	return n
+}
+
+// integerFrom is one from least to most.
+func (f *fields) integerFrom(name string, least, most int64) int64 {
+	n := f.integer(name)
+	if f.err == nil && (n < least || n > most) {
+		f.wrong(invalid(name, "Invalid value for '%s': it must be from %d to %d.", name, least, most))
+	}
+	return n
+}
+
+// number is a number from least to most that must be there.
+func (f *fields) number(name string, least, most float64) float64 {
+	if !f.has(name) {
+		f.text(name) // says that it is missing
+	}
+	return f.numberOr(name, 0, least, most)
 }
 
 // numberOr is one from least to most.

@@ -158,10 +158,14 @@ func (h *Handler) setLimits(w http.ResponseWriter, r *http.Request, c Caller) er
 	if err != nil {
 		return err
 	}
-	l := jobs.Limits{Tenant: r.PathValue("tenant"), MaxCost: jobs.USD(f.numberOr("max_cost_usd", 0, 0, 1e9)), OpenItems: int64(f.numberOr("open_requests", 0, 0, 1e12))}
+	// Both must be there: one that was forgotten would lift a limit that nobody meant to lift.
+	cost := f.number("max_cost_usd", 0, 1e9)
+	l := jobs.Limits{Tenant: r.PathValue("tenant"), MaxCost: jobs.USD(cost), OpenItems: f.integerFrom("open_requests", 0, 1e12)}
 	switch {
 	case f.err != nil:
 		return f.err
+	case cost > 0 && l.MaxCost == 0:
+		return invalid("max_cost_usd", "Invalid value for 'max_cost_usd': it must be 0, or a billionth of a US dollar or more.")
 	case !jobs.PlainTenant(l.Tenant):
 		return wrongTenant()
 	case l.MaxCost > 0 && !h.opt.Priced:
