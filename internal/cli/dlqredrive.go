@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"time"
 
@@ -52,6 +53,8 @@ at --rate messages a second or at its own pace. --stop ends such a move; what wa
 				return jobs.Errorf(jobs.CodeInvalid, "--max, --canary and --rate must not be negative")
 			case r.queue != "" && (r.s != selection{} || r.max > 0 || r.canary > 0):
 				return jobs.Errorf(jobs.CodeInvalid, "--queue moves all there is: it goes with --rate, --stop and --yes only")
+			case r.queue != "" && cmd.Flags().Changed("rate") && (r.rate < 1 || r.rate != math.Trunc(r.rate)):
+				return usageError(cmd, "--rate of a whole queue is a whole number from 1, not %g; without it the queue's own pace is taken", r.rate)
 			case r.stop && r.queue == "":
 				return jobs.Errorf(jobs.CodeInvalid, "--stop ends the move of a queue: name it with --queue")
 			case r.queue != "":

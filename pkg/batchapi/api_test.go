@@ -27,6 +27,7 @@ type api struct {
 	local   *localjobs.Local
 	ports   jobs.Ports
 	server  *httptest.Server
+	handler *Handler
 	key     string       // sent with each request; "" = none
 	courier jobs.Courier // posts to webhooks; nil = the ends of batches are not told
 	log     *lockedBuffer
@@ -73,6 +74,7 @@ func newAPI(t *testing.T, opt Options) *api {
 	var h *Handler
 	a.ports.Watch.JobSaved = func(j jobs.Job) { h.JobSaved(j) }
 	h = New(a.ports, opt)
+	a.handler = h
 	a.server = httptest.NewServer(h)
 	t.Cleanup(a.server.Close)
 	return a

@@ -82,9 +82,13 @@ func (c *Client) PurgeLetters(ctx context.Context, queue string, onlyStale, dryR
 	return done, err
 }
 
-// MoveLetters begins to move all dead letters of a queue back into it.
+// MoveLetters begins to move all dead letters of a queue back into it, at most so many a second; 0 = at its own pace.
 func (c *Client) MoveLetters(ctx context.Context, queue string, rate int) (s QueueState, err error) {
-	err = c.do(ctx, http.MethodPost, c.queue(queue)+"/move", map[string]int{"rate": rate}, &s)
+	q := map[string]int{}
+	if rate != 0 {
+		q["rate"] = rate
+	}
+	err = c.do(ctx, http.MethodPost, c.queue(queue)+"/move", q, &s)
 	return s, err
 }
 

@@ -149,7 +149,10 @@ func (h *Handler) moveLetters(w http.ResponseWriter, r *http.Request, c Caller) 
 	if err != nil {
 		return err
 	}
-	rate := f.numberOr("rate", 0, 0, jobs.MaxMoveRate)
+	rate := int64(0) // the transport's own pace, which only who says nothing of it gets: half a letter a second is not that
+	if f.has("rate") {
+		rate = f.integerFrom("rate", 1, jobs.MaxMoveRate)
+	}
 	if f.err != nil {
 		return f.err
 	}
