@@ -97,7 +97,7 @@ type DeadLetter struct {
 // maxLetterBody is how much of a letter is shown: whoever sent it, it may be anything.
 const maxLetterBody = 1000
 
-// listLetters looks at the letters of a queue.
+// listLetters looks at the letters of a queue. They come in any order, so no page can follow another, and there is no cursor.
 func (h *Handler) listLetters(w http.ResponseWriter, r *http.Request, _ Caller) error {
 	name, err := h.queueOf(r)
 	if err != nil {
@@ -106,6 +106,9 @@ func (h *Handler) listLetters(w http.ResponseWriter, r *http.Request, _ Caller) 
 	page, err := pageOf(r, deadPage, maxDeadPage)
 	if err != nil {
 		return err
+	}
+	if page.after != "" {
+		return invalid("after", "Invalid 'after': letters have no order in which one follows another. Ask for more of them with 'limit', up to %d.", maxDeadPage)
 	}
 	letters, standings, err := h.inspector.Letters(r.Context(), name, page.limit+1)
 	if err != nil {
@@ -116,7 +119,9 @@ func (h *Handler) listLetters(w http.ResponseWriter, r *http.Request, _ Caller) 
 		body := strings.ToValidUTF8(string(l.Body[:min(len(l.Body), maxLetterBody)]), "\uFFFD")
 		found = append(found, DeadLetter{l.ID, "fanout.letter", string(standings[n]), optional(string(l.Burial.Job)), optional(l.Burial.Code), optional(l.Burial.Message), l.Burial.Attempts, unix(l.At), body})
 	}
-	writeJSON(w, http.StatusOK, newList(found, page.limit, func(l DeadLetter) string { return l.ID }))
+	l := newList(found, page.limit, func(l DeadLetter) string { return l.ID })
+	l.FirstID, l.LastID = nil, nil
+	writeJSON(w, http.StatusOK, l)
 	return nil
 }
 

@@ -190,7 +190,7 @@ type Model struct {
 	OwnedBy string `json:"owned_by"`
 }
 
-// List is a page. FirstID and LastID are null on an empty one.
+// List is a page. FirstID and LastID are null on an empty one, and on one of what has no order.
 type List[T any] struct {
 	Object  string  `json:"object"` // "list"
 	Data    []T     `json:"data"`
