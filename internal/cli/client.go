@@ -149,17 +149,25 @@ func printAll[T any](cmd *cobra.Command, f *clientFlags, all []T, columns []stri
 // list prints what is listed, page after page, as it comes: a row each, or JSON.
 func list[T any](cmd *cobra.Command, f *clientFlags, l listFlags, most int, page func(q batchapi.ListQuery) (batchapi.List[T], error), columns []string, row func(T) []string) error {
 	t := newTable(cmd.OutOrStdout(), columns...)
-	err := walk(l, most, page, func(o T) error {
+	more, err := walk(l, most, page, func(o T) error {
 		if f.json {
 			return printJSON(cmd.OutOrStdout(), o)
 		}
 		t.row(row(o)...)
 		return nil
 	})
-	if err != nil || f.json {
-		return err
+	if err == nil && !f.json {
+		err = t.print()
 	}
-	return t.print()
+	tellMore(cmd, more && err == nil)
+	return err
+}
+
+// tellMore tells whoever takes what was listed for all there is.
+func tellMore(cmd *cobra.Command, more bool) {
+	if more {
+		fmt.Fprintln(cmd.ErrOrStderr(), "there are more; --all lists them")
+	}
 }
 
 // at is a time of the wire, or a dash.
@@ -191,10 +199,10 @@ func (l *listFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVar(&l.after, "after", "", "list those that follow `ID`")
 }
 
-// walk calls each with what a list has, page after page, up to the limit.
-func walk[T any](l listFlags, most int, page func(q batchapi.ListQuery) (batchapi.List[T], error), each func(T) error) error {
+// walk calls each with what a list has, page after page, up to the limit, and tells whether there is more.
+func walk[T any](l listFlags, most int, page func(q batchapi.ListQuery) (batchapi.List[T], error), each func(T) error) (more bool, err error) {
 	if l.limit < 1 {
-		return jobs.Errorf(jobs.CodeInvalid, "--limit must be above 0, not %d", l.limit)
+		return false, jobs.Errorf(jobs.CodeInvalid, "--limit must be above 0, not %d", l.limit)
 	}
 	q := batchapi.ListQuery{After: l.after}
 	for left := l.limit; l.all || left > 0; {
@@ -204,18 +212,18 @@ func walk[T any](l listFlags, most int, page func(q batchapi.ListQuery) (batchap
 		}
 		found, err := page(q)
 		if err != nil {
-			return err
+			return false, err
 		}
 		for _, o := range found.Data {
 			if err := each(o); err != nil {
-				return err
+				return false, err
 			}
 		}
 		left -= len(found.Data)
 		if !found.HasMore || found.LastID == nil {
-			return nil
+			return found.HasMore, nil
 		}
 		q.After = *found.LastID
 	}
-	return nil
+	return true, nil
 }

@@ -61,7 +61,10 @@ ledger says to each: "dead" would be redriven, "stale" would do nothing, "other"
 			if err != nil {
 				return err
 			}
-			if queue != "" {
+			switch {
+			case queue != "" && (s != selection{} || l.after != ""):
+				return jobs.Errorf(jobs.CodeInvalid, "--queue lists the letters as they are, in any order: it goes with --limit and --all only")
+			case queue != "":
 				return listLetters(cmd, f, c, queue, l)
 			}
 			sel, err := s.wire()
@@ -90,22 +93,33 @@ func linesOf(d *batchapi.DeadChunk) string {
 	return fmt.Sprintf("%d-%d", d.Line, d.Line+int64(d.Lines)-1)
 }
 
+// mostLetters are listed: where they have no order there is no second page.
+const mostLetters = 1000
+
 func listLetters(cmd *cobra.Command, f *clientFlags, c *batchapi.Client, queue string, l listFlags) error {
-	limit := l.limit
-	if l.all {
-		limit = 1000
+	switch {
+	case l.all:
+		l.limit = mostLetters
+	case l.limit < 1 || l.limit > mostLetters:
+		return jobs.Errorf(jobs.CodeInvalid, "--limit of --queue must be from 1 to %d, not %d", mostLetters, l.limit)
 	}
-	found, err := c.Letters(cmd.Context(), queue, limit)
+	found, err := c.Letters(cmd.Context(), queue, l.limit)
 	if err != nil {
 		return err
 	}
-	if l.all && found.HasMore {
-		fmt.Fprintf(cmd.ErrOrStderr(), "there are more than these %d\n", len(found.Data))
-	}
 	columns := []string{"ID", "STANDING", "JOB", "CODE", "ATTEMPTS", "SENT", "MESSAGE"}
-	return printAll(cmd, f, found.Data, columns, func(d batchapi.DeadLetter) []string {
+	err = printAll(cmd, f, found.Data, columns, func(d batchapi.DeadLetter) []string {
 		return []string{d.ID, d.Standing, or(d.Batch), or(d.Code), strconv.Itoa(d.Attempts), at(d.SentAt), or(d.Message)}
 	})
+	switch {
+	case err != nil || !found.HasMore:
+		return err
+	case len(found.Data) < mostLetters:
+		tellMore(cmd, true)
+	default:
+		fmt.Fprintf(cmd.ErrOrStderr(), "there are more than these %d letters, which are the most that can be listed\n", len(found.Data))
+	}
+	return nil
 }
 
 func newDLQShow(f *clientFlags) *cobra.Command {
