@@ -10,6 +10,7 @@ import (
 	"io"
 	"log/slog"
 	"mime/multipart"
+	"net"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -22,13 +23,15 @@ import (
 )
 
 // Client calls a server of this API. Errors are *jobs.Error: of code invalid, not_found, denied, limit or upstream (the
-// server). Requests that may be repeated are, a few times, while the server or the way to it is troubled. Safe for concurrent
-// use.
+// server). Requests that may be repeated are, a few times, while the server or the way to it is troubled. What moves, removes or
+// makes work (Redrive, PurgeDead, PurgeLetters, MoveLetters, RetryJob) is repeated only where it was certainly not done. Safe for
+// concurrent use.
 type Client struct {
 	base string // ends in /v1
 	key  string
 	http *retryablehttp.Client
-	one  *http.Client // for what cannot be sent twice
+	sure *retryablehttp.Client // for what must not be done twice
+	one  *http.Client          // for what cannot be sent twice
 }
 
 // NewClient makes a client of the server at base, such as http://127.0.0.1:8080 or what is given to official clients, which
@@ -42,11 +45,17 @@ func NewClient(base, key string) (*Client, error) {
 	if !strings.HasSuffix(base, "/v1") {
 		base += "/v1"
 	}
-	again := retryablehttp.NewClient()
-	again.Logger, again.RetryMax, again.RetryWaitMin, again.RetryWaitMax = nil, 4, 250*time.Millisecond, 10*time.Second
-	again.ErrorHandler = retryablehttp.PassthroughErrorHandler
-	again.CheckRetry = checkRetry
-	return &Client{base: base, key: key, http: again, one: again.HTTPClient}, nil
+	again, sure := repeating(checkRetry), repeating(checkUndone)
+	sure.HTTPClient = again.HTTPClient
+	return &Client{base: base, key: key, http: again, sure: sure, one: again.HTTPClient}, nil
+}
+
+func repeating(check retryablehttp.CheckRetry) *retryablehttp.Client {
+	c := retryablehttp.NewClient()
+	c.Logger, c.RetryMax, c.RetryWaitMin, c.RetryWaitMax = nil, 4, 250*time.Millisecond, 10*time.Second
+	c.ErrorHandler = retryablehttp.PassthroughErrorHandler
+	c.CheckRetry = check
+	return c
 }
 
 // checkRetry repeats what the server does not say is hopeless.
@@ -55,6 +64,24 @@ func checkRetry(ctx context.Context, r *http.Response, err error) (bool, error) 
 		return false, nil
 	}
 	return retryablehttp.DefaultRetryPolicy(ctx, r, err)
+}
+
+// checkUndone repeats only what was certainly not done: what reached no server, or was sent away for coming too often.
+func checkUndone(ctx context.Context, r *http.Response, err error) (bool, error) {
+	switch {
+	case ctx.Err() != nil:
+		return false, ctx.Err()
+	case err != nil:
+		return notSent(err), nil
+	default:
+		return r.StatusCode == http.StatusTooManyRequests && r.Header.Get("X-Should-Retry") != "false", nil
+	}
+}
+
+// notSent tells whether there never was a connection to send a request over.
+func notSent(err error) bool {
+	op, ok := errors.AsType[*net.OpError](err)
+	return ok && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 
 // root is a URL beside /v1, of what only fanout has.
@@ -66,6 +93,25 @@ func (c *Client) do(ctx context.Context, method, at string, body, answer any, he
 	if err != nil {
 		return err
 	}
+	return c.decode(r, answer)
+}
+
+// doSure sends a request that must not be done twice, and decodes the answer. Where nobody knows whether it was done, the
+// error says so.
+func (c *Client) doSure(ctx context.Context, what, at string, body, answer any) error {
+	r, err := c.sendBy(ctx, c.sure, http.MethodPost, at, body)
+	if err == nil {
+		err = c.decode(r, answer)
+	}
+	unknown := jobs.CodeOf(err) == jobs.CodeUpstream || errors.Is(err, context.Canceled) || errors.Is(err, context.DeadlineExceeded)
+	if err == nil || !unknown || notSent(err) {
+		return err
+	}
+	return jobs.Errorf(jobs.CodeUpstream, "%s: it may have been done, or a part of it, since no whole answer came: %w", what, err).
+		WithHint("fanout audit, which lists what was done; do it again only if it is not there")
+}
+
+func (c *Client) decode(r *http.Response, answer any) error {
 	defer r.Body.Close()
 	if err := json.NewDecoder(r.Body).Decode(answer); err != nil {
 		return c.unreachable(err)
@@ -74,6 +120,10 @@ func (c *Client) do(ctx context.Context, method, at string, body, answer any, he
 }
 
 func (c *Client) send(ctx context.Context, method, at string, body any, header ...string) (*http.Response, error) {
+	return c.sendBy(ctx, c.http, method, at, body, header...)
+}
+
+func (c *Client) sendBy(ctx context.Context, by *retryablehttp.Client, method, at string, body any, header ...string) (*http.Response, error) {
 	var content any
 	if body != nil {
 		raw, err := json.Marshal(body)
@@ -88,7 +138,7 @@ func (c *Client) send(ctx context.Context, method, at string, body any, header .
 		return nil, jobs.Errorf(jobs.CodeInvalid, "call %s: %w", at, err)
 	}
 	c.sign(q.Header, header)
-	r, err := c.http.Do(q)
+	r, err := by.Do(q)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
@@ -190,11 +240,7 @@ func (c *Client) once(ctx context.Context, method, at string, body io.Reader, si
 	if err := failed(r); err != nil {
 		return err
 	}
-	defer r.Body.Close()
-	if err := json.NewDecoder(r.Body).Decode(answer); err != nil {
-		return c.unreachable(err)
-	}
-	return nil
+	return c.decode(r, answer)
 }
 
 // CreateLargeFile brings a file of a known size straight to where it is kept, past the front door's limits.
@@ -323,9 +369,8 @@ func (c *Client) WaitBatch(ctx context.Context, id, tag string, wait time.Durati
 	if err != nil {
 		return b, "", err
 	}
-	defer r.Body.Close()
-	if err := json.NewDecoder(r.Body).Decode(&b); err != nil {
-		return b, "", c.unreachable(err)
+	if err := c.decode(r, &b); err != nil {
+		return b, "", err
 	}
 	return b, r.Header.Get("ETag"), nil
 }

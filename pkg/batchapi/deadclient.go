@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/http"
 	"net/url"
+	"slices"
 	"strconv"
 )
 
@@ -39,19 +40,34 @@ func (c *Client) DeadChunk(ctx context.Context, id string) (d DeadChunk, err err
 
 // Redrive moves dead chunks back to work, or counts what would move. It goes on in another call where the answer has a Next.
 func (c *Client) Redrive(ctx context.Context, q RedriveRequest) (done Redriven, err error) {
-	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/dead-letters/redrive", q, &done)
+	err = c.act(ctx, q.DryRun, "redrive dead chunks", c.root()+"/fanout/v1/dead-letters/redrive", q, &done)
 	return done, err
 }
 
-// Follow tells what became of chunks that were redriven.
-func (c *Client) Follow(ctx context.Context, all []Followed) (s FollowedStates, err error) {
-	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/dead-letters/follow", map[string]any{"chunks": all}, &s)
-	return s, err
+// act does something that must not be done twice, unless it is only counted.
+func (c *Client) act(ctx context.Context, dryRun bool, what, at string, body, answer any) error {
+	if dryRun {
+		return c.do(ctx, http.MethodPost, at, body, answer)
+	}
+	return c.doSure(ctx, what, at, body, answer)
+}
+
+// Follow tells what became of chunks that were redriven, in their order.
+func (c *Client) Follow(ctx context.Context, all []Followed) (FollowedStates, error) {
+	told := FollowedStates{States: []string{}}
+	for some := range slices.Chunk(all, MaxFollowed) {
+		var s FollowedStates
+		if err := c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/dead-letters/follow", map[string]any{"chunks": some}, &s); err != nil {
+			return told, err
+		}
+		told.States = append(told.States, s.States...)
+	}
+	return told, nil
 }
 
 // PurgeDead clears dead chunks out of the dead letters, or counts them.
 func (c *Client) PurgeDead(ctx context.Context, s DeadSelection, dryRun bool) (done Purged, err error) {
-	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/dead-letters/purge", struct {
+	err = c.act(ctx, dryRun, "purge dead chunks", c.root()+"/fanout/v1/dead-letters/purge", struct {
 		DeadSelection
 		DryRun bool `json:"dry_run"`
 	}{s, dryRun}, &done)
@@ -78,7 +94,7 @@ func (c *Client) Letters(ctx context.Context, queue string, limit int) (l List[D
 
 // PurgeLetters removes letters of a queue as they are, or counts them.
 func (c *Client) PurgeLetters(ctx context.Context, queue string, onlyStale, dryRun bool) (done Purged, err error) {
-	err = c.do(ctx, http.MethodPost, c.queue(queue)+"/purge", map[string]bool{"only_stale": onlyStale, "dry_run": dryRun}, &done)
+	err = c.act(ctx, dryRun, "purge the dead letters of queue "+queue, c.queue(queue)+"/purge", map[string]bool{"only_stale": onlyStale, "dry_run": dryRun}, &done)
 	return done, err
 }
 
@@ -88,7 +104,7 @@ func (c *Client) MoveLetters(ctx context.Context, queue string, rate int) (s Que
 	if rate != 0 {
 		q["rate"] = rate
 	}
-	err = c.do(ctx, http.MethodPost, c.queue(queue)+"/move", q, &s)
+	err = c.doSure(ctx, "move the dead letters of queue "+queue, c.queue(queue)+"/move", q, &s)
 	return s, err
 }
 
@@ -104,7 +120,7 @@ func (c *Client) queue(name string) string {
 
 // RetryJob makes a batch of failed requests of another, or counts them.
 func (c *Client) RetryJob(ctx context.Context, id string, q RetryRequest) (done Retried, err error) {
-	err = c.do(ctx, http.MethodPost, c.root()+"/fanout/v1/jobs/"+url.PathEscape(id)+"/retry", q, &done)
+	err = c.act(ctx, q.DryRun, "retry job "+id, c.root()+"/fanout/v1/jobs/"+url.PathEscape(id)+"/retry", q, &done)
 	return done, err
 }
 

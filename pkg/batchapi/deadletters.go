@@ -13,8 +13,10 @@ const (
 	deadPage    = 100
 	maxDeadPage = 1000
 	redriveFor  = 15 * time.Second // a longer redrive tells where to go on; front doors give up after 30
-	maxFollowed = 1000
 )
+
+// MaxFollowed is how many chunks one call of a redrive names, and how many can be followed at once.
+const MaxFollowed = 1000
 
 // DeadChunk is a run of requests of one batch in the dead letters.
 type DeadChunk struct {
@@ -248,8 +250,8 @@ func (h *Handler) follow(w http.ResponseWriter, r *http.Request, _ Caller) error
 	if !f.into("chunks", &asked) {
 		return f.err
 	}
-	if len(asked) > maxFollowed {
-		return invalid("chunks", "Invalid 'chunks': it takes at most %d.", maxFollowed)
+	if len(asked) > MaxFollowed {
+		return invalid("chunks", "Invalid 'chunks': it takes at most %d.", MaxFollowed)
 	}
 	all := make([]jobs.Followed, len(asked))
 	for n, a := range asked {
