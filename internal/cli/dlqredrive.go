@@ -55,6 +55,8 @@ at --rate messages a second or at its own pace. --stop ends such a move; what wa
 				return jobs.Errorf(jobs.CodeInvalid, "--queue moves all there is: it goes with --rate, --stop and --yes only")
 			case r.queue != "" && cmd.Flags().Changed("rate") && (r.rate < 1 || r.rate != math.Trunc(r.rate)):
 				return usageError(cmd, "--rate of a whole queue is a whole number from 1, not %g; without it the queue's own pace is taken", r.rate)
+			case r.canary > batchapi.MaxFollowed:
+				return usageError(cmd, "--canary takes at most %d chunks, as many as can be followed, not %d", batchapi.MaxFollowed, r.canary)
 			case r.stop && r.queue == "":
 				return jobs.Errorf(jobs.CodeInvalid, "--stop ends the move of a queue: name it with --queue")
 			case r.queue != "":
@@ -84,8 +86,8 @@ func (r *redriving) run(cmd *cobra.Command, c *batchapi.Client) error {
 	}
 	sel.Max = r.max
 	if !r.yes {
-		would := batchapi.Redriven{Object: "fanout.redrive", DryRun: true, Refused: map[string]int64{}, Followed: []batchapi.Followed{}}
-		if err := r.move(cmd.Context(), c, sel, &would); err != nil {
+		would := newRedrove(true)
+		if err := r.move(cmd, c, sel, would); err != nil {
 			return err
 		}
 		if err := r.print(cmd, "would redrive", would); err != nil {
@@ -96,60 +98,93 @@ func (r *redriving) run(cmd *cobra.Command, c *batchapi.Client) error {
 		}
 		return nil
 	}
-	total := batchapi.Redriven{Object: "fanout.redrive", Refused: map[string]int64{}, Followed: []batchapi.Followed{}}
+	total := newRedrove(false)
 	if r.canary > 0 {
 		first := sel
 		first.Max = r.canary
 		if r.max > 0 {
 			first.Max = min(r.canary, r.max)
 		}
-		if err := r.move(cmd.Context(), c, first, &total); err != nil {
+		if err := r.move(cmd, c, first, total); err != nil {
 			return err
 		}
-		if err := r.await(cmd, c, &total); err != nil {
+		if err := r.await(cmd, c, total); err != nil {
 			return err
 		}
 		if sel.Max > 0 {
-			if sel.Max -= total.Chunks; sel.Max == 0 {
+			if sel.Max -= total.Chunks; sel.Max <= 0 {
 				return r.print(cmd, "redrove", total)
 			}
 		}
 		total.Refused = map[string]int64{} // they are met again
 	}
-	if err := r.move(cmd.Context(), c, sel, &total); err != nil {
+	if err := r.move(cmd, c, sel, total); err != nil {
 		return err
 	}
 	return r.print(cmd, "redrove", total)
 }
 
-// move redrives, or counts, until all is done, call after call.
-func (r *redriving) move(ctx context.Context, c *batchapi.Client, sel batchapi.DeadSelection, total *batchapi.Redriven) error {
+// redrove is what all calls have moved, or would move.
+type redrove struct {
+	batchapi.Redriven
+	jobs map[string]bool // of the chunks that were named
+	more int             // jobs of those that were not
+}
+
+func newRedrove(dry bool) *redrove {
+	return &redrove{Redriven: batchapi.Redriven{Object: "fanout.redrive", DryRun: dry, Refused: map[string]int64{}, Followed: []batchapi.Followed{}}, jobs: map[string]bool{}}
+}
+
+// add adds what one call has moved. A job counts once, however many calls it took; where a call names no more of its chunks,
+// one that it shares with the next may count twice.
+func (r *redrove) add(done *batchapi.Redriven) error {
+	r.Chunks += done.Chunks
+	r.Requests += done.Requests
+	r.Cleared += done.Cleared
+	r.Followed = append(r.Followed, done.Followed...)
+	for code, n := range done.Refused {
+		r.Refused[code] += n
+	}
+	named := map[string]bool{}
+	for _, f := range done.Followed {
+		id, err := jobs.ParseChunkRef(f.ID)
+		if err != nil {
+			return fmt.Errorf("read what was redriven: %w", err)
+		}
+		named[string(id.Job)] = true
+	}
+	maps.Copy(r.jobs, named)
+	r.more += max(0, done.Batches-len(named))
+	r.Batches = len(r.jobs) + r.more
+	return nil
+}
+
+// move redrives, or counts, until all is done, call after call. If one fails, what those before it have moved is told.
+func (r *redriving) move(cmd *cobra.Command, c *batchapi.Client, sel batchapi.DeadSelection, total *redrove) (err error) {
+	defer func() {
+		if err != nil && total.Chunks > 0 && r.yes {
+			fmt.Fprintf(cmd.ErrOrStderr(), "moved %d chunks before it failed\n", total.Chunks)
+		}
+	}()
 	q := batchapi.RedriveRequest{DeadSelection: sel, Rate: r.rate, DryRun: !r.yes}
-	batches := total.Batches
 	began, moved := time.Now(), int64(0)
 	for {
-		done, err := c.Redrive(ctx, q)
+		done, err := c.Redrive(cmd.Context(), q)
+		if err == nil {
+			err = total.add(&done)
+		}
 		if err != nil {
 			return err
-		}
-		total.Chunks += done.Chunks
-		total.Requests += done.Requests
-		total.Cleared += done.Cleared
-		batches = max(batches, done.Batches)
-		total.Batches = batches
-		total.Followed = append(total.Followed, done.Followed...)
-		for code, n := range done.Refused {
-			total.Refused[code] += n
 		}
 		if q.Max > 0 {
 			q.Max -= done.Chunks
 		}
-		if done.Next == nil || sel.Max > 0 && q.Max == 0 {
+		if done.Next == nil || sel.Max > 0 && q.Max <= 0 {
 			return nil
 		}
 		q.From = *done.Next
 		moved += done.Chunks
-		if err := r.pace(ctx, began, moved); err != nil {
+		if err := r.pace(cmd.Context(), began, moved); err != nil {
 			return err
 		}
 	}
@@ -174,7 +209,7 @@ func (r *redriving) pace(ctx context.Context, began time.Time, moved int64) erro
 const followEvery = time.Second
 
 // await waits for what became of the chunks that went first.
-func (r *redriving) await(cmd *cobra.Command, c *batchapi.Client, first *batchapi.Redriven) error {
+func (r *redriving) await(cmd *cobra.Command, c *batchapi.Client, first *redrove) error {
 	if first.Chunks == 0 {
 		return nil
 	}
@@ -201,7 +236,7 @@ func (r *redriving) await(cmd *cobra.Command, c *batchapi.Client, first *batchap
 		}
 		switch {
 		case failed > 0:
-			if err := r.print(cmd, "redrove", *first); err != nil {
+			if err := r.print(cmd, "redrove", first); err != nil {
 				return err
 			}
 			fmt.Fprintf(cmd.ErrOrStderr(), "%d of %d chunks failed again: nothing more was moved\n", failed, len(became.States))
@@ -219,9 +254,9 @@ func (r *redriving) await(cmd *cobra.Command, c *batchapi.Client, first *batchap
 	}
 }
 
-func (r *redriving) print(cmd *cobra.Command, did string, done batchapi.Redriven) error {
+func (r *redriving) print(cmd *cobra.Command, did string, done *redrove) error {
 	if r.f.json {
-		return printJSON(cmd.OutOrStdout(), done)
+		return printJSON(cmd.OutOrStdout(), done.Redriven)
 	}
 	_, err := fmt.Fprintf(cmd.OutOrStdout(), "%s %d chunks with %d open items of %d jobs\n", did, done.Chunks, done.Requests, done.Batches)
 	for _, code := range slices.Sorted(maps.Keys(done.Refused)) {
