@@ -290,6 +290,25 @@ func TestBatchOfAnInvalidFileIsMadeAndFails(t *testing.T) {
 	}
 }
 
+// TestAListHasTheFirstErrorsOfABatchOnly: a hundred batches with a thousand each were more than a front door lets pass.
+func TestAListHasTheFirstErrorsOfABatchOnly(t *testing.T) {
+	a := newAPI(t, Options{PollEvery: 5 * time.Millisecond})
+	a.work()
+	b := a.ended(a.create(a.upload(strings.Repeat("no request\n", 50)).ID, "").ID)
+	if b.Errors == nil || len(b.Errors.Data) != 50 {
+		t.Fatalf("alone it has %+v", b.Errors)
+	}
+	for _, path := range []string{"/v1/batches", "/fanout/v1/jobs", "/fanout/v1/jobs?tenant=" + someTenant} {
+		l := as[List[Batch]](t, a.get(path), "")
+		if len(l.Data) != 1 || len(l.Data[0].Errors.Data) != 20 || *l.Data[0].Errors.Data[19].Line != 20 {
+			t.Errorf("%s has %+v", path, l.Data)
+		}
+	}
+	if one := as[Batch](t, a.get("/fanout/v1/jobs/"+b.ID), "Batch"); len(one.Errors.Data) != 50 {
+		t.Errorf("alone an operator sees %d", len(one.Errors.Data))
+	}
+}
+
 func TestCancelStopsABatchOnce(t *testing.T) {
 	a := newAPI(t, Options{PollEvery: 5 * time.Millisecond})
 	b := a.create(a.upload(lines(3)).ID, "")

@@ -169,7 +169,17 @@ func (h *Handler) writeBatch(w http.ResponseWriter, r *http.Request, j *jobs.Job
 const (
 	maxBatchesPage = 100
 	batchesPage    = 20
+	listedErrors   = 20 // of a batch that failed: a hundred with all of theirs are more than front doors let pass
 )
+
+// listedBatch is a job as lists have it: with the first of its errors only.
+func (h *Handler) listedBatch(ctx context.Context, j *jobs.Job) (Batch, error) {
+	b, err := h.wireBatch(ctx, j)
+	if b.Errors != nil {
+		b.Errors.Data = b.Errors.Data[:min(len(b.Errors.Data), listedErrors)]
+	}
+	return b, err
+}
 
 func (h *Handler) listBatches(w http.ResponseWriter, r *http.Request, c Caller) error {
 	page, err := pageOf(r, batchesPage, maxBatchesPage)
@@ -185,7 +195,7 @@ func (h *Handler) listBatches(w http.ResponseWriter, r *http.Request, c Caller) 
 			found = append(found, Batch{})
 			break
 		}
-		b, err := h.wireBatch(r.Context(), &j)
+		b, err := h.listedBatch(r.Context(), &j)
 		if err != nil {
 			return err
 		}

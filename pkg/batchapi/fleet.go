@@ -37,7 +37,7 @@ func (h *Handler) listJobs(w http.ResponseWriter, r *http.Request, c Caller) err
 	}
 	found := []Batch{}
 	for _, j := range all[:min(len(all), page.limit+1)] {
-		b, err := h.wireBatch(r.Context(), &j)
+		b, err := h.listedBatch(r.Context(), &j)
 		if err != nil {
 			return err
 		}

@@ -43,7 +43,7 @@ func (b *Batch) Ended() bool {
 // BatchErrors is why a batch failed its validation.
 type BatchErrors struct {
 	Object string       `json:"object"` // "list"
-	Data   []BatchError `json:"data"`   // the first 1,000, by line
+	Data   []BatchError `json:"data"`   // the first 1,000, by line; in a list of batches the first 20
 }
 
 // BatchError is one violation of the input rules.
