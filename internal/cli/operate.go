@@ -123,7 +123,7 @@ func newAudit() *cobra.Command {
 	var l listFlags
 	cmd := &cobra.Command{
 		Use: "audit", Short: "List what was done by hand, newest first, as an operator",
-		Long: "Lists who has done what, and when: keys, webhooks, pauses, redrives, purges.\n\n" + apiHelp,
+		Long: "Lists who has done what, and when: keys, webhooks, limits, cancels, pauses, retries, redrives, purges.\n\n" + apiHelp,
 		Example: `  fanout audit
   fanout audit --all --json | jq 'select(.action == "key.revoke")'`,
 		Args: noArguments,

@@ -329,6 +329,10 @@ func TestCancelStopsABatchOnce(t *testing.T) {
 	if r := a.post("/v1/batches/"+done.ID+"/cancel", ""); r.status != 400 || r.header.Get("X-Should-Retry") != "false" {
 		t.Errorf("cancel of a completed batch: %d %s", r.status, r.body)
 	}
+	log := as[List[AuditRecord]](t, a.get("/fanout/v1/audit"), "") // three cancels of it stopped it once
+	if len(log.Data) != 1 || log.Data[0].Action != "job.cancel" || *log.Data[0].Of != b.ID || *log.Data[0].Tenant != someTenant || log.Data[0].By != "somebody on this machine" {
+		t.Errorf("the audit log has %+v", log.Data)
+	}
 }
 
 func TestListsArePagedByTheLastID(t *testing.T) {

@@ -214,8 +214,14 @@ func (h *Handler) cancelBatch(w http.ResponseWriter, r *http.Request, c Caller) 
 	if j.Phase.Ended() && j.Phase != jobs.PhaseCancelled {
 		return refuse(http.StatusBadRequest, "batch_has_ended", "Cannot cancel a batch with status '%s'.", j.Phase)
 	}
+	stopped := j.Stopped()
 	if j, err = jobs.CancelJob(r.Context(), h.ports, j.ID, "cancelled by its owner"); err != nil {
 		return err
+	}
+	if !stopped && j.Stop != nil && j.Stop.As == jobs.PhaseCancelled {
+		if err := h.audit(r.Context(), c, "job.cancel", j.Tenant, string(j.ID)); err != nil {
+			return err
+		}
 	}
 	return h.writeBatch(w, r, &j)
 }
