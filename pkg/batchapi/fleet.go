@@ -1,6 +1,8 @@
 package batchapi
 
 import (
+	"cmp"
+	"context"
 	"net/http"
 	"slices"
 
@@ -20,20 +22,9 @@ func (h *Handler) listJobs(w http.ResponseWriter, r *http.Request, c Caller) err
 	if err != nil {
 		return err
 	}
-	var all []jobs.Job
-	for j, err := range h.ports.Ledger.Jobs(r.Context(), jobs.JobQuery{Open: true}) {
-		if err != nil {
-			return err
-		}
-		all = append(all, j)
-	}
-	slices.SortFunc(all, func(a, b jobs.Job) int { return b.Created.Compare(a.Created) })
-	if page.after != "" {
-		at := slices.IndexFunc(all, func(j jobs.Job) bool { return string(j.ID) == page.after })
-		if at < 0 {
-			return unknownCursor(jobs.ErrNotFound, page.after)
-		}
-		all = all[at+1:]
+	all, err := h.openJobs(r.Context(), page.after)
+	if err != nil {
+		return err
 	}
 	found := []Batch{}
 	for _, j := range all[:min(len(all), page.limit+1)] {
@@ -45,6 +36,36 @@ func (h *Handler) listJobs(w http.ResponseWriter, r *http.Request, c Caller) err
 	}
 	writeJSON(w, http.StatusOK, newList(found, page.limit, func(b Batch) string { return b.ID }))
 	return nil
+}
+
+// openJobs are the jobs of all tenants that the sweep still visits, newest first, that follow one. That one may have left them
+// since: its record says where it was.
+func (h *Handler) openJobs(ctx context.Context, after string) ([]jobs.Job, error) {
+	newestFirst := func(a, b *jobs.Job) int {
+		return cmp.Or(b.Created.Compare(a.Created), cmp.Compare(b.ID, a.ID))
+	}
+	var last *jobs.Job
+	if after != "" {
+		if !plainID(after, "batch_") {
+			return nil, unknownCursor(jobs.ErrNotFound, after)
+		}
+		j, err := h.ports.Ledger.Job(ctx, jobs.JobID(after))
+		if err != nil {
+			return nil, unknownCursor(err, after)
+		}
+		last = &j
+	}
+	var all []jobs.Job
+	for j, err := range h.ports.Ledger.Jobs(ctx, jobs.JobQuery{Open: true}) {
+		if err != nil {
+			return nil, err
+		}
+		if last == nil || newestFirst(last, &j) < 0 {
+			all = append(all, j)
+		}
+	}
+	slices.SortFunc(all, func(a, b jobs.Job) int { return newestFirst(&a, &b) })
+	return all, nil
 }
 
 // getJob shows a job of any tenant.

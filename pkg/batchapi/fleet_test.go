@@ -1,9 +1,13 @@
 package batchapi
 
 import (
+	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
 // TestALimitThatIsLeftOutIsNotLifted: a limit of 0 is none, so neither what is missing nor what is cut short may become it.
@@ -39,5 +43,65 @@ func TestALimitThatIsLeftOutIsNotLifted(t *testing.T) {
 	}
 	if l := as[Limits](t, put(`{"max_cost_usd":0,"open_requests":0}`), ""); l.MaxCostUSD != 0 || l.OpenRequests != 0 {
 		t.Errorf("it is lifted to %+v", l)
+	}
+}
+
+// TestAListOfOpenJobsGoesOnAfterOneThatHasLeftIt: who turned the page after an hour was told that there is no such job.
+func TestAListOfOpenJobsGoesOnAfterOneThatHasLeftIt(t *testing.T) {
+	a := newAPI(t, Options{})
+	operator := a.with(a.newKey("ops", time.Time{}, ScopeOperate))
+	var newest []string
+	same := time.Now()
+	for n := range 6 {
+		owner := a.with(a.newKey([]string{"blue", "green"}[n%2], time.Time{}, ScopeSubmit, ScopeRead))
+		id := owner.create(owner.upload(lines(1)).ID, "").ID
+		j, err := a.ports.Ledger.Job(t.Context(), jobs.JobID(id))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if j.Created = same; n < 2 { // the first two are older, and the others came at once
+			j.Created = same.Add(time.Duration(n-2) * time.Second)
+		}
+		if err := a.ports.Ledger.SaveJob(t.Context(), &j); err != nil {
+			t.Fatal(err)
+		}
+		newest = append([]string{id}, newest...)
+	}
+	slices.SortFunc(newest[:4], func(a, b string) int { return strings.Compare(b, a) })
+	walk := func(limit int, seen func(last string)) (ids []string) {
+		for after := ""; ; {
+			l := as[List[Batch]](t, operator.get(fmt.Sprintf("/fanout/v1/jobs?limit=%d&after=%s", limit, after)), "")
+			for _, b := range l.Data {
+				ids = append(ids, b.ID)
+			}
+			if !l.HasMore {
+				return ids
+			}
+			after = *l.LastID
+			seen(after)
+		}
+	}
+	for limit := 1; limit <= 7; limit++ {
+		if got := walk(limit, func(string) {}); !slices.Equal(got, newest) {
+			t.Errorf("in pages of %d: %v, want %v", limit, got, newest)
+		}
+	}
+	leave := func(last string) {
+		j, err := a.ports.Ledger.Job(t.Context(), jobs.JobID(last))
+		if err == nil {
+			j.Closed = true
+			err = a.ports.Ledger.SaveJob(t.Context(), &j)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got := walk(2, leave); !slices.Equal(got, newest) {
+		t.Errorf("while the last of each page leaves: %v, want %v", got, newest)
+	}
+	for _, after := range []string{"batch_none", "file-x", "../x"} {
+		if r := operator.get("/fanout/v1/jobs?after=" + after); r.status != 400 || !strings.Contains(string(r.body), `"param":"after"`) {
+			t.Errorf("after %s: %d %s", after, r.status, r.body)
+		}
 	}
 }
