@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fanout-inference/fanout/pkg/batchapi"
+	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
 func newJob() *cobra.Command {
@@ -30,6 +32,9 @@ func completeJobs(f *clientFlags) cobra.CompletionFunc {
 		ctx, cancel := context.WithTimeout(cmd.Context(), 2*time.Second)
 		defer cancel()
 		l, err := c.Batches(ctx, batchapi.ListQuery{})
+		if jobs.CodeOf(err) == jobs.CodeDenied {
+			l, err = c.Jobs(ctx, "", batchapi.ListQuery{})
+		}
 		if err != nil {
 			return nil, cobra.ShellCompDirectiveNoFileComp
 		}
@@ -41,11 +46,33 @@ func completeJobs(f *clientFlags) cobra.CompletionFunc {
 	}
 }
 
+// reaching finds a job of the key's tenant, or, where that has none such or the key may not read, of any tenant as an
+// operator. The client that is returned is the one that reaches it.
+func reaching(ctx context.Context, c *batchapi.Client, id string) (*batchapi.Client, batchapi.Batch, error) {
+	b, err := c.Batch(ctx, id)
+	if code := jobs.CodeOf(err); err == nil || code != jobs.CodeDenied && code != jobs.CodeNotFound {
+		return c, b, err
+	}
+	operator := c.AnyTenant()
+	b, again := operator.Batch(ctx, id)
+	if jobs.CodeOf(again) == jobs.CodeDenied { // it is no operator's key: what was said first is what is wrong
+		return c, b, err
+	}
+	return operator, b, again
+}
+
 func newJobList(f *clientFlags) *cobra.Command {
 	var l listFlags
+	var tenant string
+	var everyone bool
 	cmd := &cobra.Command{
 		Use: "list", Short: "List jobs, newest first",
+		Long: `Lists the jobs of the key's own tenant, newest first.
+
+Operators list those of all tenants with --all-tenants, as far as they run or have ended within the hour, and all jobs of one
+with --tenant. A key that may only operate does the former by itself.`,
 		Example: `  fanout job list
+  fanout job list --tenant blue
   fanout job list --all --json | jq -r 'select(.status == "failed").id'`,
 		Args: noArguments,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -54,15 +81,38 @@ func newJobList(f *clientFlags) *cobra.Command {
 				return err
 			}
 			columns := []string{"ID", "STATUS", "ANSWERED", "FAILED", "TOTAL", "CREATED", "MODEL"}
-			return list(cmd, f, l, 100, func(q batchapi.ListQuery) (batchapi.List[batchapi.Batch], error) {
-				return c.Batches(cmd.Context(), q)
-			}, columns, func(b batchapi.Batch) []string {
+			row := func(b batchapi.Batch) []string {
 				n := b.RequestCounts
 				return []string{b.ID, statusText(&b), strconv.FormatInt(n.Completed, 10), strconv.FormatInt(n.Failed, 10), strconv.FormatInt(n.Total, 10), at(&b.CreatedAt), or(b.Model)}
-			})
+			}
+			operating := func() error {
+				return list(cmd, f, l, 100, func(q batchapi.ListQuery) (batchapi.List[batchapi.Batch], error) {
+					return c.Jobs(cmd.Context(), tenant, q)
+				}, append(columns, "TENANT"), func(b batchapi.Batch) []string { return append(row(b), b.Fanout.Tenant) })
+			}
+			if everyone || tenant != "" {
+				return operating()
+			}
+			err = list(cmd, f, l, 100, func(q batchapi.ListQuery) (batchapi.List[batchapi.Batch], error) {
+				return c.Batches(cmd.Context(), q)
+			}, columns, row)
+			if jobs.CodeOf(err) != jobs.CodeDenied {
+				return err
+			}
+			again := operating()
+			if jobs.CodeOf(again) == jobs.CodeDenied {
+				return err // it is no operator's key either: what was said first is what is wrong
+			}
+			if again == nil {
+				fmt.Fprintln(cmd.ErrOrStderr(), "the key may not read its own tenant: these are the jobs of all that run, or have ended within the hour; --tenant lists all of one")
+			}
+			return again
 		},
 	}
 	l.add(cmd)
+	cmd.Flags().BoolVar(&everyone, "all-tenants", false, "those of all tenants that run, or have ended within the hour, as an operator")
+	cmd.Flags().StringVar(&tenant, "tenant", "", "those of one tenant, as an operator")
+	cmd.MarkFlagsMutuallyExclusive("all-tenants", "tenant")
 	return cmd
 }
 
@@ -85,7 +135,7 @@ func newJobShow(f *clientFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			b, err := c.Batch(cmd.Context(), args[0])
+			_, b, err := reaching(cmd.Context(), c, args[0])
 			if err != nil {
 				return err
 			}
@@ -101,7 +151,7 @@ func newJobShow(f *clientFlags) *cobra.Command {
 func rowsOf(b *batchapi.Batch) [][2]string {
 	n := b.RequestCounts
 	rows := [][2]string{
-		{"id", b.ID}, {"status", b.Status}, {"endpoint", b.Endpoint}, {"model", or(b.Model)},
+		{"id", b.ID}, {"tenant", cmp.Or(b.Fanout.Tenant, "-")}, {"status", b.Status}, {"endpoint", b.Endpoint}, {"model", or(b.Model)},
 		{"items", fmt.Sprintf("%d of %d answered, %d failed", n.Completed, n.Total, n.Failed)},
 		{"tokens", fmt.Sprintf("%d in, %d out", b.Usage.InputTokens, b.Usage.OutputTokens)},
 		{"created", at(&b.CreatedAt)}, {"expires", at(b.ExpiresAt)},
@@ -165,6 +215,9 @@ job's input broke the rules.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
 			c, err := f.client()
 			if err != nil {
+				return err
+			}
+			if c, _, err = reaching(cmd.Context(), c, args[0]); err != nil {
 				return err
 			}
 			return watchJob(cmd, c, f, args[0])

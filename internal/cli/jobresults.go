@@ -41,6 +41,9 @@ the first item that has none yet; with --follow it waits for the others, to the 
 			if err != nil {
 				return err
 			}
+			if c, _, err = reaching(cmd.Context(), c, args[0]); err != nil {
+				return err
+			}
 			if r.merged {
 				return writeOutput(r.output, cmd.OutOrStdout(), func(w io.Writer) error { return mergeResults(cmd.Context(), c, args[0], r.input, w) })
 			}

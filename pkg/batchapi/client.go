@@ -28,6 +28,7 @@ import (
 // concurrent use.
 type Client struct {
 	base string // ends in /v1
+	jobs string // where batches are read
 	key  string
 	http *retryablehttp.Client
 	sure *retryablehttp.Client // for what must not be done twice
@@ -47,7 +48,7 @@ func NewClient(base, key string) (*Client, error) {
 	}
 	again, sure := repeating(checkRetry), repeating(checkUndone)
 	sure.HTTPClient = again.HTTPClient
-	return &Client{base: base, key: key, http: again, sure: sure, one: again.HTTPClient}, nil
+	return &Client{base: base, jobs: base + "/batches", key: key, http: again, sure: sure, one: again.HTTPClient}, nil
 }
 
 func repeating(check retryablehttp.CheckRetry) *retryablehttp.Client {
@@ -82,6 +83,13 @@ func checkUndone(ctx context.Context, r *http.Response, err error) (bool, error)
 func notSent(err error) bool {
 	op, ok := errors.AsType[*net.OpError](err)
 	return ok && (op.Op == "dial" || op.Op == "proxyconnect")
+}
+
+// AnyTenant is the client as an operator's: its Batch, WaitBatch and Results are of any tenant, and need the scope operate.
+func (c *Client) AnyTenant() *Client {
+	o := *c
+	o.jobs = c.root() + "/fanout/v1/jobs"
+	return &o
 }
 
 // root is a URL beside /v1, of what only fanout has.
@@ -354,7 +362,7 @@ func (c *Client) DryRun(ctx context.Context, q CreateBatchRequest) (d DryRun, er
 
 // Batch reads a batch.
 func (c *Client) Batch(ctx context.Context, id string) (b Batch, err error) {
-	err = c.do(ctx, http.MethodGet, c.base+"/batches/"+url.PathEscape(id), nil, &b)
+	err = c.do(ctx, http.MethodGet, c.jobs+"/"+url.PathEscape(id), nil, &b)
 	return b, err
 }
 
@@ -365,7 +373,7 @@ func (c *Client) WaitBatch(ctx context.Context, id, tag string, wait time.Durati
 	if tag != "" {
 		header = []string{"If-None-Match", tag}
 	}
-	r, err := c.send(ctx, http.MethodGet, c.base+"/batches/"+url.PathEscape(id)+"?wait="+url.QueryEscape(wait.String()), nil, header...)
+	r, err := c.send(ctx, http.MethodGet, c.jobs+"/"+url.PathEscape(id)+"?wait="+url.QueryEscape(wait.String()), nil, header...)
 	if err != nil {
 		return b, "", err
 	}
@@ -410,7 +418,7 @@ func (c *Client) Results(ctx context.Context, id string, q ResultsQuery, line fu
 	if q.Input {
 		v.Set("include", "input")
 	}
-	r, err := c.send(ctx, http.MethodGet, c.base+"/batches/"+url.PathEscape(id)+"/results?"+v.Encode(), nil)
+	r, err := c.send(ctx, http.MethodGet, c.jobs+"/"+url.PathEscape(id)+"/results?"+v.Encode(), nil)
 	if err != nil {
 		return q.After, "", err
 	}

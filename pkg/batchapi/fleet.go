@@ -68,13 +68,14 @@ func (h *Handler) openJobs(ctx context.Context, after string) ([]jobs.Job, error
 	return all, nil
 }
 
-// getJob shows a job of any tenant.
-func (h *Handler) getJob(w http.ResponseWriter, r *http.Request, _ Caller) error {
+// getJob shows a job of any tenant, or waits for it as getBatch does.
+func (h *Handler) getJob(w http.ResponseWriter, r *http.Request, c Caller) error {
 	j, err := h.anyJob(r.Context(), r.PathValue("id"))
 	if err != nil {
 		return err
 	}
-	return h.writeBatch(w, r, &j)
+	c.Tenant = j.Tenant
+	return h.getBatch(w, r, c)
 }
 
 // readJobResults reads results of a job of any tenant.

@@ -105,3 +105,33 @@ func TestAListOfOpenJobsGoesOnAfterOneThatHasLeftIt(t *testing.T) {
 		}
 	}
 }
+
+// TestAnOperatorReadsAndWaitsForAJobOfAnyTenant, with a key that may not even read its own tenant's.
+func TestAnOperatorReadsAndWaitsForAJobOfAnyTenant(t *testing.T) {
+	a := newAPI(t, Options{PollEvery: time.Millisecond})
+	owner := a.with(a.newKey("blue", time.Time{}, ScopeSubmit, ScopeRead))
+	id := owner.create(owner.upload(lines(3)).ID, "").ID
+	own, err := NewClient(a.server.URL, *a.newKey("ops", time.Time{}, ScopeOperate).Secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := own.Batch(t.Context(), id); jobs.CodeOf(err) != jobs.CodeDenied {
+		t.Errorf("of its own tenant: %v", err)
+	}
+	c := own.AnyTenant()
+	b, tag, err := c.WaitBatch(t.Context(), id, "", 0)
+	if err != nil || b.Status != "validating" || tag == "" || b.Fanout.Tenant != "blue" {
+		t.Fatalf("it is %+v, %q, %v", b, tag, err)
+	}
+	a.work()
+	for !b.Ended() {
+		if b, tag, err = c.WaitBatch(t.Context(), id, tag, time.Minute); err != nil {
+			t.Fatal(err)
+		}
+	}
+	n := 0
+	_, state, err := c.Results(t.Context(), id, ResultsQuery{}, func([]byte) error { n++; return nil })
+	if b.Status != "completed" || n != 3 || state != "complete" || err != nil {
+		t.Errorf("it ends as %s, with %d results, %s, %v", b.Status, n, state, err)
+	}
+}
