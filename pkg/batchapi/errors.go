@@ -73,7 +73,7 @@ func absent(err error, what, id string) error {
 // writeError answers with an error. What is ours to know goes to the log alone; the answer then has the request's id.
 func (h *Handler) writeError(w http.ResponseWriter, r *http.Request, err error) {
 	f := h.describe(r, err)
-	again := f.status == http.StatusTooManyRequests || f.status >= 500
+	again := f.status == http.StatusConflict || f.status == http.StatusTooManyRequests || f.status >= 500
 	w.Header().Set("X-Should-Retry", strconv.FormatBool(again))
 	if f.after > 0 {
 		w.Header().Set("Retry-After", strconv.Itoa(int((f.after+time.Second-1)/time.Second)))
@@ -105,10 +105,7 @@ func (h *Handler) describe(r *http.Request, err error) failure {
 			message: fmt.Sprintf("The request has more than %d bytes.", tooLarge.Limit)}
 	}
 	a := answers[jobs.CodeOf(err)]
-	f := failure{status: a.status, message: err.Error()}
-	if e, ok := errors.AsType[*jobs.Error](err); ok && e.Hint != "" {
-		f.message += "; try: " + e.Hint
-	}
+	f := failure{status: a.status, message: withHint(err)}
 	if a.kind == kindServer {
 		id := requestID(r.Context())
 		h.opt.Log.ErrorContext(r.Context(), "answer a request", "request", id, "method", r.Method, "route", r.Pattern, "error", err)
@@ -116,6 +113,14 @@ func (h *Handler) describe(r *http.Request, err error) failure {
 		f.after = time.Second
 	}
 	return f
+}
+
+// withHint is an error with what to try.
+func withHint(err error) string {
+	if e, ok := errors.AsType[*jobs.Error](err); ok && e.Hint != "" {
+		return err.Error() + "; try: " + e.Hint
+	}
+	return err.Error()
 }
 
 func writeJSON(w http.ResponseWriter, status int, v any) {

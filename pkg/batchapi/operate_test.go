@@ -4,6 +4,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fanout-inference/fanout/pkg/jobs"
 )
 
 func TestAnOperatorHoldsAJobOfAnyTenantAndLetsItGo(t *testing.T) {
@@ -54,5 +56,60 @@ func TestWhatFailsIsGroupedForOperators(t *testing.T) {
 	l := as[List[Trouble]](t, a.get("/fanout/v1/jobs/"+b.ID+"/errors"), "")
 	if len(l.Data) != 1 || l.Data[0].Failed != 1 || l.Data[0].Open != 0 || len(l.Data[0].Samples) != 1 || l.Data[0].Samples[0] != (TroubleSample{3, "bad"}) {
 		t.Errorf("it says %+v", l.Data)
+	}
+}
+
+// TestARetryThatIsRefusedSaysWhatElseToDo: the hints of its errors got lost, and what never goes away was a 409, which clients
+// repeat.
+func TestARetryThatIsRefusedSaysWhatElseToDo(t *testing.T) {
+	a := newAPI(t, Options{PollEvery: time.Millisecond})
+	bad := `{"custom_id":"bad","method":"POST","url":"/v1/chat/completions","body":{"model":"builtin/none","messages":[]}}` + "\n"
+	b := a.create(a.upload(lines(2)+bad).ID, "")
+	invalid := a.create(a.upload("no request\n").ID, "")
+	retry := func(id, body string) reply { return a.post("/fanout/v1/jobs/"+id+"/retry", body) }
+	refused := func(what string, r reply, status int, code string, says ...string) {
+		t.Helper()
+		for _, s := range append(says, `"code":"`+code+`"`) {
+			if r.status != status || !strings.Contains(string(r.body), s) || r.header.Get("X-Should-Retry") != map[bool]string{true: "true", false: "false"}[status == 409] {
+				t.Errorf("%s: %d %v %s, want %s", what, r.status, r.header, r.body, s)
+			}
+		}
+	}
+	refused("before its end", retry(b.ID, ""), 409, "cannot_retry", "only failed items of a job that has ended", "try: wait for its end", "fanout dlq redrive --job "+b.ID)
+	a.work()
+	b, invalid = a.ended(b.ID), a.ended(invalid.ID)
+	refused("one without results", retry(invalid.ID, ""), 400, "cannot_retry", "it is failed, and has no results")
+	refused("a path", retry(b.ID, `{"set":{"url":1}}`), 400, "invalid_retry", "cannot be set")
+	refused("nothing like that", retry(b.ID, `{"codes":["none"],"dry_run":false}`), 400, "invalid_retry", "no failed items like that")
+	done := as[Retried](t, retry(b.ID, `{"dry_run":false}`), "")
+	refused("what is retried", retry(b.ID, ""), 400, "cannot_retry", "are retried by job "+done.Batch.ID+" already", "try: retry what fails there: fanout job retry "+done.Batch.ID)
+}
+
+// TestARetryThatARedriveIsInTheWayOfMayBeAskedForAgain: that passes.
+func TestARetryThatARedriveIsInTheWayOfMayBeAskedForAgain(t *testing.T) {
+	a := newAPI(t, Options{PollEvery: time.Millisecond})
+	a.work()
+	b := a.ended(a.create(a.upload(lines(1)).ID, "").ID)
+	before, err := a.ports.Ledger.Job(t.Context(), jobs.JobID(b.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, outputs := before, *before.Outputs
+	outputs.Of[0]++
+	other.Outputs = &outputs
+	running := before
+	running.Phase = jobs.PhaseInProgress
+	for _, c := range []struct {
+		what   string
+		before jobs.Job
+		err    error
+		passes bool
+	}{
+		{"as it is", before, jobs.Errorf(jobs.CodeConflict, "x"), false}, {"with other files", other, jobs.Errorf(jobs.CodeConflict, "x"), true},
+		{"still running", running, jobs.Errorf(jobs.CodeConflict, "x"), true}, {"saved by others", before, jobs.ErrConflict, true},
+	} {
+		if passes, err := a.handler.passes(t.Context(), c.err, &c.before); passes != c.passes || err != nil {
+			t.Errorf("%s: %v, %v", c.what, passes, err)
+		}
 	}
 }

@@ -58,9 +58,17 @@ func (h *Handler) retryJob(w http.ResponseWriter, r *http.Request, c Caller) err
 	case err != nil && errors.Is(ctx.Err(), context.DeadlineExceeded):
 		return refuse(http.StatusBadRequest, "retry_too_large", "There are more failed requests than could be gone through in %s. Retry them by error code.", retryFor)
 	case code == jobs.CodeConflict:
-		return refuse(http.StatusConflict, "cannot_retry", "Cannot %s.", err)
+		passes, unknown := h.passes(r.Context(), err, &j)
+		if unknown != nil {
+			return unknown
+		}
+		status := http.StatusBadRequest
+		if passes {
+			status = http.StatusConflict
+		}
+		return refuse(status, "cannot_retry", "Cannot %s", withHint(err))
 	case code == jobs.CodeInvalid, code == jobs.CodeLimit:
-		return refuse(http.StatusBadRequest, "invalid_retry", "Cannot %s.", err)
+		return refuse(http.StatusBadRequest, "invalid_retry", "Cannot %s", withHint(err))
 	case err != nil:
 		return err
 	}
@@ -74,4 +82,17 @@ func (h *Handler) retryJob(w http.ResponseWriter, r *http.Request, c Caller) err
 	}
 	writeJSON(w, http.StatusOK, told)
 	return nil
+}
+
+// passes tells whether what stood in the way of a retry goes away by waiting: the job has not ended, or was not as it was read.
+func (h *Handler) passes(ctx context.Context, err error, before *jobs.Job) (bool, error) {
+	if errors.Is(err, jobs.ErrConflict) || !before.Phase.Ended() {
+		return true, nil
+	}
+	now, unknown := h.ports.Ledger.Job(ctx, before.ID)
+	if unknown != nil {
+		return false, absent(unknown, "Batch", string(before.ID))
+	}
+	again := now.Outputs != nil && before.Outputs != nil && now.Outputs.Of != before.Outputs.Of
+	return again || !now.Phase.Ended(), nil
 }
