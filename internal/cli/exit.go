@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode"
 
 	"github.com/fanout-inference/fanout/pkg/jobs"
 )
@@ -73,11 +74,15 @@ func tell(stderr io.Writer, err error) {
 	}
 }
 
-// oneLine keeps what strangers wrote, such as a file name, from breaking a line or driving the terminal.
+// oneLine keeps what strangers wrote, such as a file name, from breaking a line, driving the terminal, or turning about what
+// stands beside it.
 func oneLine(s string) string {
 	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		switch {
+		case unicode.IsControl(r), r == '\u2028', r == '\u2029': // those above 0x80 too: some terminals take U+009B for ESC [
 			return ' '
+		case unicode.Is(unicode.Bidi_Control, r):
+			return -1
 		}
 		return r
 	}, strings.TrimSpace(s))

@@ -37,6 +37,9 @@ func TestExitCodeFollowsFromTheError(t *testing.T) {
 			said: "fanout: interrupted after 3 items\nTry: again\n"},
 		{name: "cancelled from inside", err: fmt.Errorf("call: %w", context.Canceled), code: 1, said: "fanout: call: context canceled\n"},
 		{name: "control characters", err: errors.New("read \x1b[31mx\ny"), code: 1, said: "fanout: read  [31mx y\n"},
+		{name: "control characters above ASCII", err: errors.New("read \u009b31mx\u0085y\u2028z"), code: 1, said: "fanout: read  31mx y z\n"},
+		{name: "bytes that are no text", err: errors.New("read \x9b31m"), code: 1, said: "fanout: read \uFFFD31m\n"},
+		{name: "overrides of the direction", err: errors.New("read \u202egpj.exe\u2066\u200f"), code: 1, said: "fanout: read gpj.exe\n"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

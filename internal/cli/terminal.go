@@ -24,13 +24,14 @@ func columns(terminal *os.File) int {
 	return 80
 }
 
-// writeRows writes names and values: aligned for a person, separated by tabs for a program.
+// writeRows writes names and values, each in one line: aligned for a person, separated by tabs for a program.
 func writeRows(out io.Writer, aligned bool, rows [][2]string) error {
 	wide := 0
 	for _, r := range rows {
 		wide = max(wide, utf8.RuneCountInString(r[0]))
 	}
 	for _, r := range rows {
+		r[1] = oneLine(r[1]) // such as a model, which strangers named
 		gap := "\t"
 		if aligned {
 			gap = strings.Repeat(" ", wide-utf8.RuneCountInString(r[0])+2)
