@@ -128,9 +128,13 @@ func (h *Handler) createFile(w http.ResponseWriter, r *http.Request, c Caller) e
 }
 
 // flag reads a query parameter that is true or false.
-func flag(r *http.Request, name string) (bool, error) {
+func flag(r *http.Request, name string) (bool, error) { return flagOr(r, name, false) }
+
+func flagOr(r *http.Request, name string, otherwise bool) (bool, error) {
 	switch s := r.URL.Query().Get(name); s {
-	case "", "false", "0":
+	case "":
+		return otherwise, nil
+	case "false", "0":
 		return false, nil
 	case "true", "1":
 		return true, nil
@@ -378,8 +382,13 @@ func unknownCursor(err error, after string) error {
 	return err
 }
 
-// readFile gives the bytes of a file, or the range that is asked for.
+// readFile gives the bytes of a file, or the range that is asked for. With ?redirect=false it says where they are instead, for
+// whoever may not follow a redirect to another host, such as a web page.
 func (h *Handler) readFile(w http.ResponseWriter, r *http.Request, c Caller) error {
+	redirect, err := flagOr(r, "redirect", true)
+	if err != nil {
+		return err
+	}
 	f, err := h.file(r.Context(), c, r.PathValue("id"))
 	if err != nil {
 		return err
@@ -388,13 +397,21 @@ func (h *Handler) readFile(w http.ResponseWriter, r *http.Request, c Caller) err
 		return refuse(http.StatusBadRequest, "file_is_awaited", "The bytes of this file have not been brought yet.")
 	}
 	object := jobs.FileObject(f.Tenant, f.ID)
+	var elsewhere string
 	if h.opt.Direct != nil && h.opt.MaxInline > 0 && f.Bytes > h.opt.MaxInline {
-		to, err := h.opt.Direct.GetURL(r.Context(), object, f.Name, contentURLLife)
-		if err != nil {
+		if elsewhere, err = h.opt.Direct.GetURL(r.Context(), object, f.Name, contentURLLife); err != nil {
 			return fmt.Errorf("make a URL for file %s: %w", f.ID, err)
 		}
+	}
+	if !redirect || elsewhere != "" {
 		w.Header().Set("Cache-Control", "no-store")
-		http.Redirect(w, r, to, http.StatusFound)
+	}
+	switch {
+	case !redirect:
+		writeJSON(w, http.StatusOK, ContentURL{"file.content_url", optional(elsewhere)})
+		return nil
+	case elsewhere != "":
+		http.Redirect(w, r, elsewhere, http.StatusFound)
 		return nil
 	}
 	from, length, partial, err := rangeOf(r, f.Bytes)

@@ -208,6 +208,36 @@ func TestLargeFilesGoPastAFrontDoorThatIsTooSmall(t *testing.T) {
 	}
 }
 
+// TestAPageIsToldWhereTheBytesAreInsteadOfBeingLedThere: its policy keeps it from following a redirect to another host.
+func TestAPageIsToldWhereTheBytesAreInsteadOfBeingLedThere(t *testing.T) {
+	kept, past := newAPI(t, Options{}), newAPI(t, Options{Direct: direct{}, MaxInline: 4})
+	for _, c := range []struct {
+		what    string
+		of      *api
+		content string
+		past    bool
+	}{{"a server that keeps files", kept, "12345", false}, {"a small one", past, "1234", false}, {"a large one", past, "12345", true}} {
+		id := c.of.upload(c.content).ID
+		r := c.of.get("/v1/files/" + id + "/content?redirect=false")
+		want := `{"object":"file.content_url","url":null}`
+		if c.past {
+			want = `{"object":"file.content_url","url":"https://bucket.example/` + jobs.FileObject(someTenant, id) + `?get=input.jsonl"}`
+		}
+		if r.status != 200 || strings.TrimSpace(string(r.body)) != want || r.header.Get("Cache-Control") != "no-store" || r.header.Get("Content-Type") != "application/json" {
+			t.Errorf("%s: %d %v %s, want %s", c.what, r.status, r.header, r.body, want)
+		}
+		if r := c.of.get("/v1/files/" + id + "/content?redirect=true"); (r.status == 302) != c.past || !c.past && string(r.body) != c.content {
+			t.Errorf("%s, with a redirect: %d %s", c.what, r.status, r.body)
+		}
+		if r := c.of.get("/v1/files/" + id + "/content?redirect=maybe"); r.status != 400 {
+			t.Errorf("%s, maybe: %d %s", c.what, r.status, r.body)
+		}
+	}
+	if r := past.get("/v1/files/file-none/content?redirect=false"); r.status != 404 {
+		t.Errorf("one that is not there: %d %s", r.status, r.body)
+	}
+}
+
 func (a *api) part(upload, content string) reply {
 	var b bytes.Buffer
 	w := multipart.NewWriter(&b)

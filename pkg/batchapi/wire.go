@@ -154,6 +154,12 @@ type FileUpload struct {
 	ExpiresAt int64             `json:"expires_at"`
 }
 
+// ContentURL says where the bytes of a file are to be had without a key, for an hour.
+type ContentURL struct {
+	Object string  `json:"object"` // "file.content_url"
+	URL    *string `json:"url"`    // null = from the content route itself
+}
+
 // Deleted says that something is gone.
 type Deleted struct {
 	ID      string `json:"id"`
