@@ -1,7 +1,7 @@
 // Package prom shows Prometheus what one process of fanout does.
 //
 // What a function of a deployment tells CloudWatch, this tells by the same names (package metrics) between fanout_ and
-// _total; latencies are histograms.
+// _total; latencies are histograms. Only the day's ping has nothing here: it is sent by a schedule of the deployment.
 package prom
 
 import (
@@ -24,6 +24,7 @@ type Exporter struct {
 	registry *prometheus.Registry
 
 	answered, failed                               prometheus.Counter
+	requests, requestsFailed                       prometheus.Counter
 	callsAnswered, callsFailed, callsThrottled     *prometheus.CounterVec // upstream
 	seconds                                        *prometheus.HistogramVec
 	inFlight, limit                                *prometheus.GaugeVec
@@ -31,7 +32,7 @@ type Exporter struct {
 	ends                                           map[jobs.Phase]prometheus.Counter
 	lag                                            prometheus.Histogram
 	messagesDone, messagesDeferred, messagesFailed *prometheus.CounterVec   // queue
-	requests                                       *prometheus.HistogramVec // route, status
+	requestSeconds                                 *prometheus.HistogramVec // route, status
 }
 
 // New makes an Exporter. Depths of queues are read when it is scraped.
@@ -63,7 +64,9 @@ func New(q jobs.Queue, queues ...jobs.QueueName) *Exporter {
 		messagesDone:     counter(metrics.MessagesDone, "Messages of a queue that are done with.", "queue"),
 		messagesDeferred: counter(metrics.MessagesDeferred, "Messages of a queue that were put off on purpose.", "queue"),
 		messagesFailed:   counter(metrics.MessagesFailed, "Messages of a queue that come again after an error.", "queue"),
-		requests: histogram("http_request_seconds", "Seconds that a request of the API took.",
+		requests:         item(metrics.Requests, "Requests of the API that were answered."),
+		requestsFailed:   item(metrics.RequestsFailed, "Requests of the API that were answered 5xx."),
+		requestSeconds: histogram(metrics.RequestSeconds, "Seconds that a request of the API took.",
 			[]float64{0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 10, 60}, "route", "status"),
 	}
 	for class, name := range metrics.ClassMetrics {
@@ -75,7 +78,7 @@ func New(q jobs.Queue, queues ...jobs.QueueName) *Exporter {
 		e.registry.MustRegister(e.ends[phase])
 	}
 	e.registry.MustRegister(e.limit, e.lag, e.answered, e.failed, e.callsAnswered, e.callsFailed, e.callsThrottled, e.seconds, e.inFlight,
-		e.messagesDone, e.messagesDeferred, e.messagesFailed, e.requests,
+		e.messagesDone, e.messagesDeferred, e.messagesFailed, e.requests, e.requestsFailed, e.requestSeconds,
 		depths{q, queues}, collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return e
 }
@@ -145,7 +148,11 @@ func (e *Exporter) Failed(m jobs.Message, err error) {
 
 // Request counts a request of the API.
 func (e *Exporter) Request(route string, status int, took time.Duration) {
-	e.requests.WithLabelValues(route, strconv.Itoa(status)).Observe(took.Seconds())
+	e.requests.Inc()
+	if status >= http.StatusInternalServerError {
+		e.requestsFailed.Inc()
+	}
+	e.requestSeconds.WithLabelValues(route, strconv.Itoa(status)).Observe(took.Seconds())
 }
 
 // depths collects how much the queues hold.

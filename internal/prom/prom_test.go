@@ -31,6 +31,8 @@ func TestWhatAFunctionTellsThisTellsByTheSameName(t *testing.T) {
 	e.Counting(jobs.QueueWork, doneAll{}).Handle(t.Context(), []jobs.Message{m})
 	e.Failed(m, &jobs.Deferred{})
 	e.Failed(m, context.Canceled)
+	e.Request("GET /v1/files", 200, time.Second)
+	e.Request("GET /v1/files", 503, 2*time.Second)
 	r := httptest.NewRecorder()
 	e.Handler().ServeHTTP(r, httptest.NewRequestWithContext(t.Context(), "GET", "/metrics", nil))
 	scraped := r.Body.String()
@@ -41,6 +43,7 @@ func TestWhatAFunctionTellsThisTellsByTheSameName(t *testing.T) {
 		metrics.CallsRejected + `_total{upstream="u"} 1`, metrics.CallsHeld + `_total{upstream="u"} 1`, metrics.CallsWeather + `_total{upstream="u"} 1`,
 		metrics.CallsSuspect + `_total{upstream="u"} 1`, metrics.CallsInFlight + `{upstream="u"} 0`, metrics.CallLimit + `{upstream="u"} 7`,
 		metrics.FoldLag + "_sum 10", metrics.QueueOldest + `{queue="work"} 60`, `queue_messages{queue="work",state="dead"} 3`,
+		metrics.Requests + "_total 2", metrics.RequestsFailed + "_total 1", metrics.RequestSeconds + `_sum{route="GET /v1/files",status="503"} 2`,
 		metrics.MessagesDone + `_total{queue="work"} 1`, metrics.MessagesDeferred + `_total{queue="work"} 1`, metrics.MessagesFailed + `_total{queue="work"} 1`,
 	} {
 		if !strings.Contains(scraped, "\nfanout_"+line+"\n") {

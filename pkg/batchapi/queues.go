@@ -34,7 +34,7 @@ type QueueState struct {
 	InFlight int64       `json:"in_flight"`
 	Delayed  int64       `json:"delayed"`
 	Dead     int64       `json:"dead"`
-	Oldest   *float64    `json:"oldest_seconds"` // age of the oldest waiting message; null = not known
+	Oldest   *float64    `json:"oldest_seconds"` // age of the oldest waiting message; null = not known, which on AWS it never is
 	Moves    []QueueMove `json:"moves"`          // newest first
 }
 
