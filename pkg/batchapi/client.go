@@ -116,7 +116,7 @@ func (c *Client) doSure(ctx context.Context, what, at string, body, answer any) 
 		return err
 	}
 	return jobs.Errorf(jobs.CodeUpstream, "%s: it may have been done, or a part of it, since no whole answer came: %w", what, err).
-		WithHint("fanout audit, which lists what was done; do it again only if it is not there")
+		WithHint("fanout audit, which lists what was done, and a count of what is left, before you do it again")
 }
 
 func (c *Client) decode(r *http.Response, answer any) error {
