@@ -40,7 +40,7 @@ func (m tests) Run() int {
 }
 
 // TestScripts runs testdata/script. $EXAMPLES is the folder of example inputs, $UPSTREAM the URL of an upstream of the
-// script's own.
+// script's own, and $UPSTREAM_NAME its name.
 func TestScripts(t *testing.T) {
 	t.Parallel()
 	examples, err := filepath.Abs("../../examples")
@@ -68,6 +68,7 @@ func TestScripts(t *testing.T) {
 				}
 			})
 			env.Setenv("UPSTREAM", server.URL)
+			env.Setenv("UPSTREAM_NAME", strings.TrimPrefix(server.URL, "http://"))
 			env.Setenv("EXAMPLES", examples)
 			env.Setenv("TMPDIR", filepath.Join(env.WorkDir, ".tmp"))
 			return os.MkdirAll(filepath.Join(env.WorkDir, ".tmp"), 0o700)

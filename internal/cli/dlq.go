@@ -160,6 +160,23 @@ func newDLQShow(f *clientFlags) *cobra.Command {
 	}
 }
 
+// purgeAll repeats a purge that had no time for all, and sums up. One that only counts would begin anew, and is asked once.
+// most is of them all; 0 = any.
+func purgeAll(most int64, purge func(most int64) (batchapi.Purged, error)) (batchapi.Purged, error) {
+	var sum int64
+	for {
+		left := most
+		if most > 0 {
+			left = most - sum
+		}
+		one, err := purge(left)
+		if sum += one.Purged; err != nil || !one.More || one.DryRun || one.Purged == 0 || sum == most {
+			one.Purged = sum
+			return one, err
+		}
+	}
+}
+
 func newDLQPurge(f *clientFlags) *cobra.Command {
 	var s selection
 	var queue string
@@ -189,9 +206,12 @@ With --queue, removes the messages in the dead letters of a queue as they are; w
 			case stale && queue == "":
 				return jobs.Errorf(jobs.CodeInvalid, "--stale is for the letters of a queue: name it with --queue")
 			case queue != "":
-				done, err = c.PurgeLetters(cmd.Context(), queue, stale, !yes)
+				done, err = purgeAll(0, func(int64) (batchapi.Purged, error) { return c.PurgeLetters(cmd.Context(), queue, stale, !yes) })
 			default:
-				done, err = c.PurgeDead(cmd.Context(), sel, !yes)
+				done, err = purgeAll(sel.Max, func(most int64) (batchapi.Purged, error) {
+					sel.Max = most
+					return c.PurgeDead(cmd.Context(), sel, !yes)
+				})
 			}
 			if err != nil || f.json {
 				if err == nil {
@@ -200,6 +220,9 @@ With --queue, removes the messages in the dead letters of a queue as they are; w
 				return err
 			}
 			what := map[bool]string{true: "would purge", false: "purged"}[done.DryRun]
+			if done.More {
+				what += " at least"
+			}
 			if _, err = fmt.Fprintf(cmd.OutOrStdout(), "%s %d\n", what, done.Purged); err == nil && done.DryRun && done.Purged > 0 {
 				fmt.Fprintln(cmd.ErrOrStderr(), "nothing was removed; --yes does it, and it cannot be undone")
 			}

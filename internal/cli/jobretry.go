@@ -141,7 +141,11 @@ func merged(ctx context.Context, c *batchapi.Client, id string, input bool, left
 			next, stop := iter.Pull2(merged(ctx, c, id, input, left))
 			defer stop()
 			one := &child{next: next}
-			if one.head, err, one.some = next(); err != nil {
+			one.head, err, one.some = next()
+			if jobs.CodeOf(err) == jobs.CodeNotFound {
+				continue // it was named, and never made
+			}
+			if err != nil {
 				yield(resultLine{}, err)
 				return
 			}

@@ -17,7 +17,7 @@ func newUpstream() *cobra.Command {
 
 func newUpstreamList(f *clientFlags) *cobra.Command {
 	return &cobra.Command{
-		Use: "list", Short: "List what is known of each model of an upstream that has failed, was throttled, or is held",
+		Use: "list", Short: "List each model of an upstream that has answered or failed lately, or is held",
 		Example: `  fanout upstream list
   fanout upstream list --json | jq 'select(.pause)'`,
 		Args: noArguments,
@@ -30,15 +30,18 @@ func newUpstreamList(f *clientFlags) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printAll(cmd, f, l.Data, []string{"UPSTREAM", "MODEL", "LIMIT", "HELD", "FAILING SINCE", "WHY"}, func(u batchapi.Upstream) []string {
-				limit, held, why := "-", "-", or(u.Why)
+			return printAll(cmd, f, l.Data, []string{"UPSTREAM", "MODEL", "LIMIT", "IN FLIGHT", "AS OF", "HELD", "FAILING SINCE", "WHY"}, func(u batchapi.Upstream) []string {
+				limit, inFlight, held, why := "-", "-", "-", or(u.Why)
 				if u.Width != nil {
 					limit = strconv.Itoa(*u.Width)
+				}
+				if u.InFlight != nil {
+					inFlight = strconv.Itoa(*u.InFlight)
 				}
 				if u.Pause != nil {
 					held, why = u.Pause.Reason, u.Pause.Message
 				}
-				return []string{u.Upstream, u.Model, limit, held, at(u.FailingSince), why}
+				return []string{u.Upstream, u.Model, limit, inFlight, at(u.SeenAt), held, at(u.FailingSince), why}
 			})
 		},
 	}

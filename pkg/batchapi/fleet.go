@@ -95,12 +95,17 @@ type Upstream struct {
 	Model        string      `json:"model"`
 	Pause        *BatchPause `json:"pause"`
 	Width        *int        `json:"width"`         // limit of calls in flight of a process; null = at its ceiling
+	InFlight     *int        `json:"in_flight"`     // calls of the process that told last; null = nobody told
+	SeenAt       *int64      `json:"seen_at"`       // when that was; null = never
 	FailingSince *int64      `json:"failing_since"` // the first failure that nobody's answer has followed
 	Why          *string     `json:"why"`
 }
 
 func wireUpstream(u *jobs.UpstreamState) Upstream {
 	s := Upstream{Object: "fanout.upstream", Upstream: u.ID.Upstream, Model: u.ID.Model, Width: nonzero(u.Width), FailingSince: unix(u.FailingSince), Why: optional(u.Why)}
+	if !u.ToldAt.IsZero() {
+		s.InFlight, s.SeenAt = &u.InFlight, unix(u.ToldAt)
+	}
 	if p := u.Pause; p != nil {
 		s.Pause = &BatchPause{Reason: p.Reason, Message: p.Message, At: p.At.Unix()}
 	}
