@@ -39,3 +39,36 @@ func readChunkBytes(ctx context.Context, files Files, j *Job, m *ChunkMessage) (
 	}
 	return data, nil
 }
+
+// readsAhead is how many chunks are read before their turn. A chunk has some MiB at most.
+const readsAhead = 8
+
+// readAhead reads the bytes of chunks and hands them on in their order; while one is used the next are being read.
+func readAhead(ctx context.Context, files Files, j *Job, chunks []*ChunkMessage, use func(n int, data []byte) error) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	type read struct {
+		data []byte
+		err  error
+	}
+	var ahead []chan read
+	for n := range chunks {
+		for next := n + len(ahead); next < len(chunks) && len(ahead) < readsAhead; next++ {
+			done := make(chan read, 1)
+			go func() { // ends by itself: its channel has room, and what it waits for ends with ctx
+				data, err := readChunkBytes(ctx, files, j, chunks[next])
+				done <- read{data, err}
+			}()
+			ahead = append(ahead, done)
+		}
+		r := <-ahead[0]
+		ahead = ahead[1:]
+		if r.err == nil {
+			r.err = use(n, r.data)
+		}
+		if r.err != nil {
+			return fmt.Errorf("chunk at %d: %w", chunks[n].Offset, r.err)
+		}
+	}
+	return nil
+}

@@ -260,19 +260,24 @@ func (r *retrying) split(ctx context.Context, j *Job, s *Split, each func(line [
 		}
 		delete(messages, c.ID.Offset) // all of it was answered
 	}
+	var meant []*ChunkMessage
+	var codes []map[int]string // of their items that are meant, by ordinal
 	for _, offset := range slices.Sorted(maps.Keys(messages)) {
 		m, c := messages[offset], chunks[offset]
 		if c == nil {
 			c = newChunk(m) // nobody ever claimed it
 		}
-		if err := r.chunk(ctx, j, m, c, each); err != nil {
-			return fmt.Errorf("chunk at %d: %w", offset, err)
+		if of := r.codesOf(j, m, c); len(of) > 0 {
+			meant, codes = append(meant, m), append(codes, of)
 		}
 	}
-	return nil
+	return readAhead(ctx, r.ports.Files, j, meant, func(n int, data []byte) error {
+		return r.chunk(j, meant[n], data, codes[n], each)
+	})
 }
 
-func (r *retrying) chunk(ctx context.Context, j *Job, m *ChunkMessage, c *Chunk, each func(line []byte) error) error {
+// codesOf are the codes of a chunk's failed items that are meant, by ordinal.
+func (r *retrying) codesOf(j *Job, m *ChunkMessage, c *Chunk) map[int]string {
 	codes := map[int]string{}
 	for ordinal := range c.Failed.Or(c.Open()).Without(m.Skip).Ordinals {
 		code := failedWith(j, c, ordinal)
@@ -280,13 +285,10 @@ func (r *retrying) chunk(ctx context.Context, j *Job, m *ChunkMessage, c *Chunk,
 			codes[ordinal] = code
 		}
 	}
-	if len(codes) == 0 {
-		return nil
-	}
-	data, err := readChunkBytes(ctx, r.ports.Files, j, m)
-	if err != nil {
-		return err
-	}
+	return codes
+}
+
+func (r *retrying) chunk(j *Job, m *ChunkMessage, data []byte, codes map[int]string, each func(line []byte) error) error {
 	parser := newLineParser(j.Endpoint, j.Cut.LineBytes)
 	for ordinal, l := range splitLines(data, m.Offset, m.Lines) {
 		code, meant := codes[ordinal]
