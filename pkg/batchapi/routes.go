@@ -49,6 +49,7 @@ var routes = []route{
 
 	{"POST /fanout/v1/jobs/{id}/pause", ScopeOperate, bodyOfJSON, (*Handler).pauseJob},
 	{"POST /fanout/v1/jobs/{id}/resume", ScopeOperate, bodyOfJSON, (*Handler).resumeJob},
+	{"POST /fanout/v1/jobs/{id}/cancel", ScopeOperate, bodyOfJSON, (*Handler).cancelJob},
 	{"POST /fanout/v1/jobs/{id}/retry", ScopeOperate, bodyOfJSON, (*Handler).retryJob},
 	{"GET /fanout/v1/jobs/{id}/errors", ScopeOperate, 0, (*Handler).listTroubles},
 	{"GET /fanout/v1/jobs", ScopeOperate, 0, (*Handler).listJobs},
