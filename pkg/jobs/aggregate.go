@@ -19,6 +19,7 @@ type Aggregate struct {
 
 	mu      sync.Mutex
 	settled map[splitKey]prefix
+	closed  map[string]closedSpending // by tenant
 }
 
 // AggregateOptions are the knobs of aggregate. Zero values are the defaults named.
@@ -47,7 +48,7 @@ func NewAggregate(p Ports, opt AggregateOptions) *Aggregate {
 	opt.FoldEvery = cmp.Or(opt.FoldEvery, 10*time.Second)
 	opt.PieceBytes = cmp.Or(opt.PieceBytes, 1<<30)
 	opt.PieceAge = cmp.Or(opt.PieceAge, 60*time.Second)
-	a := &Aggregate{opt: opt, parts: newParts(p.Files), settled: map[splitKey]prefix{}}
+	a := &Aggregate{opt: opt, parts: newParts(p.Files), settled: map[splitKey]prefix{}, closed: map[string]closedSpending{}}
 	a.visitor = visitor{
 		Ports: p,
 		queue: QueueAggregate,

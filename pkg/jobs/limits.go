@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 )
 
 // What holds a job back before all of it is paid for: too many failures, and what it may cost. Somebody who resumes such a
@@ -145,56 +144,4 @@ func (j *Job) openItems() int64 {
 		t.Items = j.Checked.Items
 	}
 	return max(0, t.Items-t.Answered-t.Failed)
-}
-
-// spendings are what tenants have spent this month, each counted once a sweep.
-type spendings map[string]*Pause // why the tenant's jobs are held; nil = they are not
-
-// heedSpending pauses an open job whose tenant has spent what it may this month.
-func (a *Aggregate) heedSpending(ctx context.Context, j *Job, seen spendings) (held bool, err error) {
-	if !j.mayBeHeldBy(LimitTenantCost) {
-		return false, nil
-	}
-	why, known := seen[j.Tenant]
-	if !known {
-		if why, err = a.overspent(ctx, j.Tenant); err != nil {
-			return false, err
-		}
-		seen[j.Tenant] = why
-	}
-	if why == nil {
-		return false, nil
-	}
-	j.Pause = why
-	return true, a.saveJob(ctx, j)
-}
-
-func (a *Aggregate) overspent(ctx context.Context, tenant string) (*Pause, error) {
-	l, err := LimitsOf(ctx, a.Registry, tenant)
-	if err != nil || l.MaxCost == 0 {
-		return nil, err
-	}
-	now := a.Now().UTC()
-	month := time.Date(now.Year(), now.Month(), 1, 0, 0, 0, 0, time.UTC)
-	var spent Cost
-	for j, err := range a.Ledger.Jobs(ctx, JobQuery{Tenant: tenant}) { // newest first
-		if err != nil {
-			return nil, fmt.Errorf("list the jobs of tenant %s: %w", tenant, err)
-		}
-		if j.Created.Before(month) {
-			break
-		}
-		t := j.Totals // of one that has ended they are whole
-		if !j.Phase.Ended() {
-			if t, err = Folded(ctx, a.Ledger, &j); err != nil {
-				return nil, err
-			}
-		}
-		spent += t.Cost
-	}
-	if spent < l.MaxCost {
-		return nil, nil
-	}
-	return &Pause{Reason: PauseSpend, Limit: LimitTenantCost, At: now, Message: fmt.Sprintf(
-		"tenant %s has spent $%.2f this month, and may spend $%.2f; raise that, and resume the job", tenant, spent.USD(), l.MaxCost.USD())}, nil
 }

@@ -28,7 +28,7 @@ func (a *Aggregate) sweep(ctx context.Context) error {
 
 func (a *Aggregate) sweepJobs(ctx context.Context) error {
 	var failed []error
-	spent := spendings{}
+	spent := &spendings{held: map[string]*Pause{}}
 	for j, err := range a.Ledger.Jobs(ctx, JobQuery{Open: true}) {
 		if err != nil {
 			return errors.Join(append(failed, fmt.Errorf("list the open jobs: %w", err))...)
@@ -40,7 +40,7 @@ func (a *Aggregate) sweepJobs(ctx context.Context) error {
 	return errors.Join(failed...)
 }
 
-func (a *Aggregate) sweepJob(ctx context.Context, j *Job, spent spendings) error {
+func (a *Aggregate) sweepJob(ctx context.Context, j *Job, spent *spendings) error {
 	now := a.Now()
 	switch {
 	case j.untold():

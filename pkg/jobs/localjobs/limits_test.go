@@ -3,6 +3,7 @@ package localjobs
 import (
 	"context"
 	"io"
+	"iter"
 	"strings"
 	"testing"
 	"time"
@@ -322,5 +323,64 @@ func TestItemsThatWaitForAnotherTrySeeTheHold(t *testing.T) {
 		if at := <-held; last.After(at.Add(5 * time.Second)) {
 			t.Errorf("an item was called %s after the hold", last.Sub(at))
 		}
+	})
+}
+
+// listsOf counts how often the jobs of a tenant are listed.
+type listsOf struct {
+	jobs.Ledger
+	n int
+}
+
+func (l *listsOf) Jobs(ctx context.Context, q jobs.JobQuery) iter.Seq2[jobs.Job, error] {
+	if q.Tenant != "" {
+		l.n++
+	}
+	return l.Ledger.Jobs(ctx, q)
+}
+
+// TestWhatClosedJobsHaveCostIsSummedUpNowAndThen: a month may have very many, and the sweep comes each minute.
+func TestWhatClosedJobsHaveCostIsSummedUpNowAndThen(t *testing.T) {
+	inSteps(t, answerAll, func(t *testing.T, s *stepwise) {
+		time.Sleep(10 * 24 * time.Hour) // into a month
+		s.must(s.inspector().SetLimits(t.Context(), jobs.Limits{Tenant: "tenant", MaxCost: jobs.USD(60)}, "key k"))
+		save := func(id string, cost float64, closed bool) jobs.Job {
+			j := jobs.Job{V: 1, ID: jobs.JobID(id), Tenant: "tenant", Phase: jobs.PhaseCompleted, Created: s.Now(), Closed: closed, Totals: jobs.Totals{Cost: jobs.USD(cost)},
+				Entered: map[jobs.Phase]time.Time{jobs.PhaseInProgress: s.Now(), jobs.PhaseCompleted: s.Now()}}
+			s.must(s.local.Store.SaveJob(t.Context(), &j))
+			return j
+		}
+		save("batch_a", 20, true)
+		b := save("batch_b", 30, true)
+		s.must(s.submit(40, nil))
+		time.Sleep(time.Second)
+		ledger := &listsOf{Ledger: s.Ledger}
+		p := s.Ports
+		p.Ledger = ledger
+		a := jobs.NewAggregate(p, jobs.AggregateOptions{})
+		sweep := func(wantLists int, wantHeld bool) {
+			t.Helper()
+			if failed := a.Handle(t.Context(), []jobs.Message{{ID: "1", Queue: jobs.QueueAggregate, Body: jobs.TickBody()}}); len(failed) > 0 {
+				t.Fatal(failed)
+			}
+			if held := s.job().Pause != nil; held != wantHeld || ledger.n != wantLists {
+				t.Errorf("held: %t, after %d lists; want %t and %d", held, ledger.n, wantHeld, wantLists)
+			}
+		}
+		sweep(1, false)
+		sweep(1, false)
+		b.Phase, b.Closed = jobs.PhaseInProgress, false // it is redriven, and does not count twice
+		time.Sleep(time.Second)
+		b.Entered[jobs.PhaseInProgress] = s.Now()
+		s.must(s.local.Store.SaveJob(t.Context(), &b))
+		time.Sleep(time.Second)
+		sweep(2, false)
+		save("batch_c", 45, false)
+		sweep(2, true)
+		j := s.job()
+		j.Pause = nil
+		s.must(s.local.Store.SaveJob(t.Context(), &j))
+		time.Sleep(16 * time.Minute)
+		sweep(3, true)
 	})
 }
