@@ -102,7 +102,10 @@ type Sample struct {
 	CustomID string
 }
 
-const maxSamples = 3 // of a trouble
+const (
+	maxSamples  = 3    // of a trouble
+	maxTroubles = 1000 // kinds that are told apart; the rest is counted as "other": messages are an upstream's
+)
 
 // Troubles groups the errors of a job as its chunks have them now, commonest first. When it was stopped and has ended, every
 // item has its error, also those that were never called.
@@ -299,6 +302,10 @@ func (g *gatherer) count(c *Chunk, group *ErrorGroup) (t *Trouble, wanted bool) 
 
 func (g *gatherer) kind(k kindOfTrouble) *Trouble {
 	t := g.of[k]
+	if t == nil && len(g.of) >= maxTroubles {
+		k = kindOfTrouble{code: otherCode, message: otherMessage}
+		t = g.of[k]
+	}
 	if t == nil {
 		t = &Trouble{Code: k.code, Message: k.message, Status: k.status}
 		g.of[k] = t

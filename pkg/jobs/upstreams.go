@@ -1,6 +1,7 @@
 package jobs
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
@@ -30,7 +31,11 @@ func (i *Inspector) stateOf(id GateID, r gateRecord) UpstreamState {
 	return s
 }
 
-// Upstreams lists each upstream+model that has answered or failed lately, or is held.
+// mostUpstreams are listed: models are named by strangers.
+const mostUpstreams = 1000
+
+// Upstreams lists each upstream+model that has answered or failed lately, or is held. Of very many those are listed that are
+// held, and then those that fail.
 func (i *Inspector) Upstreams(ctx context.Context) ([]UpstreamState, error) {
 	var all []UpstreamState
 	for e, err := range i.ports.Registry.Entries(ctx, KindGate, "") {
@@ -43,7 +48,23 @@ func (i *Inspector) Upstreams(ctx context.Context) ([]UpstreamState, error) {
 		}
 		all = append(all, i.stateOf(GateID{e.Owner, e.ID}, r))
 	}
+	if len(all) > mostUpstreams {
+		slices.SortStableFunc(all, func(a, b UpstreamState) int { return cmp.Compare(b.weight(), a.weight()) })
+		all = all[:mostUpstreams]
+	}
 	return all, nil
+}
+
+// weight is more for what should be seen first.
+func (s *UpstreamState) weight() int {
+	switch {
+	case s.Pause != nil:
+		return 2
+	case !s.FailingSince.IsZero():
+		return 1
+	default:
+		return 0
+	}
 }
 
 // PauseUpstream holds an upstream+model: within five seconds no chunk starts an item there any more, of whatever job. The
