@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"net/http"
 	"net/http/httptest"
+	"net/http/httputil"
+	"net/url"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -299,6 +301,21 @@ func start(t *testing.T, o serve.Options, key string) served {
 	client, err := batchapi.NewClient(s.URL(), key)
 	must(t, err)
 	return served{strings.TrimSuffix(s.URL(), "/v1"), client}
+}
+
+// behind puts a proxy before the server, where take may answer instead of it: it then returns true. It is for what a server
+// answers in other circumstances than a test can bring about.
+func (s served) behind(t *testing.T, take func(w http.ResponseWriter, r *http.Request) bool) string {
+	t.Helper()
+	to, err := url.Parse(s.base)
+	must(t, err)
+	pass := httputil.NewSingleHostReverseProxy(to)
+	pass.ErrorHandler = func(w http.ResponseWriter, _ *http.Request, _ error) { w.WriteHeader(http.StatusBadGateway) } // a page has left
+	return answering(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !take(w, r) {
+			pass.ServeHTTP(w, r)
+		}
+	}))
 }
 
 func must(t *testing.T, err error) {

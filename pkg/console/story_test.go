@@ -82,6 +82,66 @@ func TestAnErrorGroupIsShownWithASample(t *testing.T) {
 	b.calm()
 }
 
+// shown presses "Show" at each item that is listed and returns what was asked in each, in their order.
+func (b *tab) shown() []string {
+	b.t.Helper()
+	b.script(`document.querySelectorAll('.items button').forEach((b) => b.click())`)
+	b.until(`[...document.querySelectorAll('.items > li')].every((li) => li.querySelector('.part, .notice'))`)
+	return eval[[]string](b, `[...document.querySelectorAll('.items > li')].map((li) => li.querySelector('.part .said, .notice')?.innerText)`)
+}
+
+func TestShowShowsTheItemWhoseButtonItIs(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	unnamed := func(text string) string {
+		return strings.Replace(line("", "builtin/language", text), `"custom_id":"",`, "", 1)
+	}
+	lines := unnamed("unnamed one") + line("same", "builtin/language", "said first") + unnamed("unnamed two") + line("same", "builtin/language", "the twin") + line("last", "builtin/language", "said last")
+	job := s.submit(t, "in.jsonl", lines, map[string]string{"fanout_on_invalid": "skip"})
+	b := open(t, s.base)
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed")
+	for _, show := range []struct{ status, custom, want string }{
+		{"", "", "unnamed one,said first,unnamed two,the twin,said last"},
+		{"failed", "", "unnamed one,unnamed two,the twin"},
+		{"completed", "", "said first,said last"},
+		{"", "same", "said first"},
+		{"failed", "same", "the twin"},
+	} {
+		n := strings.Count(show.want, ",") + 1
+		b.script(fmt.Sprintf(`document.querySelector('[name=status]').value = %q; document.querySelector('[name=custom_id]').value = %q`, show.status, show.custom))
+		b.press("Show items")
+		b.until(fmt.Sprintf(`document.querySelectorAll('.items > li').length === %d && !document.querySelector('.part')`, n))
+		if got := strings.Join(b.shown(), ","); got != show.want {
+			t.Errorf("of the items that are %q and called %q are shown %s, want %s", show.status, show.custom, got, show.want)
+		}
+	}
+	b.calm()
+}
+
+func TestAnotherItemIsNotShownForOne(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	job := s.submit(t, "in.jsonl", line("a", "builtin/language", "said a")+line("b", "builtin/language", "said b"), nil)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Query().Get("include") != "input" {
+			return false
+		}
+		_, _ = io.WriteString(w, `{"id":"batch_req_other","custom_id":"a","response":null,"error":{"code":"x","message":"x"},"input":{"body":{"messages":[{"content":"said by another"}]}}}`+"\n")
+		return true
+	}))
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed")
+	b.press("Show items")
+	b.until(`document.querySelectorAll('.items > li').length === 2`)
+	for _, got := range b.shown() {
+		if !strings.Contains(got, "not at its place any more") {
+			t.Errorf("another item is shown as %q", got)
+		}
+	}
+	b.calm()
+}
+
 // sickly is an upstream that breaks on requests that say "sick", until it is mended. What is given up depends on what is
 // answered meanwhile, so it sees to the order: "patient" requests are answered once all sick ones have failed, and those fail
 // again once the patient ones were answered.
