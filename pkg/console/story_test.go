@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/fanout-inference/fanout/internal/serve"
 	"github.com/fanout-inference/fanout/pkg/batchapi"
@@ -420,6 +421,31 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	h.sickly.ServeHTTP(w, r)
+}
+
+func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
+	t.Parallel()
+	b := open(t, start(t, serve.Options{}, "").base)
+	b.sees("No job runs")
+	b.goTo("#/dead", "Dead letters")
+	b.sees("There are no dead chunks.")
+	for range 20 { // back from the content, over the links
+		b.run(chromedp.KeyEvent(kb.Tab, chromedp.KeyModifiers(kb.ModifierShift)))
+		if eval[bool](b, `document.activeElement.className === 'skip'`) {
+			break
+		}
+	}
+	if seen := eval[float64](b, `document.activeElement.getBoundingClientRect().top`); seen < 0 {
+		t.Errorf("the link is %v above the page when it has the focus", seen)
+	}
+	b.run(chromedp.KeyEvent(kb.Enter))
+	b.until(`document.activeElement.id === 'main'`)
+	b.run(chromedp.KeyEvent(kb.Tab))
+	b.until(`document.activeElement.matches('main *')`)
+	if at := eval[string](b, `location.hash + ' ' + document.querySelector('h1').textContent`); at != "#/dead Dead letters" {
+		t.Errorf("the link leads to %q", at)
+	}
+	b.calm()
 }
 
 func TestWhatStrangersWriteIsShownAsText(t *testing.T) {

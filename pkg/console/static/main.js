@@ -24,6 +24,10 @@ let shown = new AbortController(); // ends what the page that is shown has begun
 let inside = false;
 
 window.addEventListener('hashchange', () => { if (inside) route(); });
+document.querySelector('.skip').addEventListener('click', (e) => {
+  e.preventDefault(); // the hash is the page
+  main.focus();
+});
 window.addEventListener('signed-out', (e) => { if (inside) signIn(e.detail); });
 open();
 
