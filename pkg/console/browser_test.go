@@ -250,6 +250,22 @@ func (b *tab) fill(name, value string) {
 	b.run(chromedp.WaitVisible(field), chromedp.SetValue(field, value))
 }
 
+// hurry makes the page wait a fiftieth of the time.
+func (b *tab) hurry() {
+	b.t.Helper()
+	b.script(`const wait = window.setTimeout; window.setTimeout = (f, ms) => wait(f, ms / 50)`)
+}
+
+// polled waits until the page has asked for what is at this path, and has shown it, twice.
+func (b *tab) polled(path string) {
+	b.t.Helper()
+	b.script(`let left = 3; const ask = window.fetch; window.polled = false; window.fetch = (to, ...rest) => {
+		if (to.split('?')[0] === ` + quote(path) + ` && --left === 0) { window.fetch = ask; window.polled = true; }
+		return ask(to, ...rest);
+	}`)
+	b.until(`window.polled`)
+}
+
 func (b *tab) buttons() []string {
 	b.t.Helper()
 	return eval[[]string](b, `[...document.querySelectorAll('button')].map((b) => b.textContent)`)

@@ -423,6 +423,50 @@ func (h *hostile) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.sickly.ServeHTTP(w, r)
 }
 
+func TestWhatAButtonHasMetStaysWhileThePagePolls(t *testing.T) {
+	t.Parallel()
+	data := t.TempDir()
+	operator, err := serve.CreateKey(t.Context(), data)
+	must(t, err)
+	s := start(t, serve.Options{Data: data}, operator)
+	key, err := s.CreateKey(t.Context(), batchapi.CreateKeyRequest{Tenant: "other", Scopes: []string{"submit", "read"}})
+	must(t, err)
+	client, err := batchapi.NewClient(s.base+"/v1", *key.Secret)
+	must(t, err)
+	job := served{s.base, client}.submit(t, "in.jsonl", line("a", "builtin/language", "x"), nil)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/fanout/v1/audit" {
+			return false
+		}
+		if r.URL.Query().Has("after") {
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, `{"error":{"message":"The log is on fire."}}`)
+			return true
+		}
+		_, _ = io.WriteString(w, `{"data":[{"id":"one","at":1,"action":"job.pause","why":null,"of":null,"tenant":null,"count":0,"by":"ada"}],"last_id":"one","has_more":true}`)
+		return true
+	}))
+	b.fill("key", operator)
+	b.press("Sign in")
+	b.sees("Operator")
+	b.hurry()
+	for _, page := range []struct{ hash, heading, press, met, polls string }{
+		{"#/jobs/" + job.ID, job.ID, "Download answers", "Your key does not reach this file", "/fanout/v1/jobs/" + job.ID},
+		{"#/audit", "Audit", "Older", "The log is on fire.", "/fanout/v1/audit"},
+	} {
+		b.goTo(page.hash, page.heading)
+		b.press(page.press)
+		b.sees(page.met)
+		b.polled(page.polls)
+		if !strings.Contains(b.text(), page.met) {
+			t.Errorf("on %s what the button has met is gone after a poll", page.hash)
+		}
+		b.press("Dismiss")
+		b.until(`!document.body.innerText.includes(` + quote(page.met) + `) && document.activeElement.textContent === ` + quote(page.press))
+	}
+	b.calm(http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusInternalServerError)
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

@@ -9,9 +9,10 @@ const every = 10_000;
 export function auditPage(main, { signal }) {
   const notice = el('div');
   const list = el('div', null, empty('Loading …'));
+  const pressed = el('div'); // what "Older" has met
   const more = el('div');
   let older = [];
-  show(main, el('h1', null, 'Audit'), el('p', { class: 'hint' }, 'What was done by hand, newest first. It is kept for 400 days.'), notice, list, more);
+  show(main, el('h1', null, 'Audit'), el('p', { class: 'hint' }, 'What was done by hand, newest first. It is kept for 400 days.'), notice, list, pressed, more);
   const draw = (found) => {
     const all = [...found, ...older];
     show(list, all.length > 0 ? auditTable(all) : empty('Nothing was done by hand yet.'));
@@ -23,7 +24,7 @@ export function auditPage(main, { signal }) {
     draw(found.data);
     show(more, found.has_more && next(found));
   });
-  const next = (last) => el('p', { class: 'actions' }, button('Older', (e) => busy(e.currentTarget, notice, async () => {
+  const next = (last) => el('p', { class: 'actions' }, button('Older', (e) => busy(e.currentTarget, pressed, async () => {
     const found = await get('/fanout/v1/audit', { limit: page, after: last.last_id }, signal);
     older = [...older, ...(older.length === 0 ? last.data : []), ...found.data];
     draw([]);

@@ -119,8 +119,10 @@ export function sentence(err) {
   return /[.!?]$/.test(text) ? text : text + '.';
 }
 
-export function problem(err) {
-  return el('p', { class: 'notice bad', role: 'alert' }, sentence(err));
+// problem is what went wrong, with a button to put it away if there is a way to do that.
+export function problem(err, dismiss) {
+  if (!dismiss) return el('p', { class: 'notice bad', role: 'alert' }, sentence(err));
+  return el('div', { class: 'notice bad' }, el('p', { role: 'alert' }, sentence(err)), button('Dismiss', dismiss, { class: 'small' }));
 }
 
 export function good(...children) {
@@ -139,7 +141,8 @@ export function field(label, input, hint) {
   return el('label', { class: 'field' }, el('span', { class: 'label' }, label), input, hint && el('span', { class: 'hint' }, hint));
 }
 
-// busy runs what a button does, with the button off meanwhile. What goes wrong is shown in notice.
+// busy runs what a button does, with the button off meanwhile. What goes wrong is shown in notice until the next press or until
+// it is dismissed, so no poll may have the same one. A form or a dialog goes away itself, and shows no button for that.
 export async function busy(control, notice, f) {
   control.disabled = true;
   control.ariaBusy = 'true';
@@ -147,7 +150,7 @@ export async function busy(control, notice, f) {
   try {
     return await f();
   } catch (err) {
-    show(notice, problem(err));
+    show(notice, problem(err, !notice.closest('form, dialog') && (() => { show(notice); control.focus(); })));
     return undefined;
   } finally {
     control.disabled = false;

@@ -12,12 +12,14 @@ const recent = 60; // seconds that the throughput is taken from
 
 export function jobPage(main, { id, signal }) {
   const notice = el('div');
-  const parts = { head: el('div', null, empty('Loading …')), figures: el('div'), plot: el('div', { class: 'plot' }), about: el('div'), troubles: el('div') };
+  const pressed = el('div'); // what a download has met
+  const parts = { head: el('div', null, empty('Loading …')), figures: el('div'), plot: el('div', { class: 'plot' }), files: el('div'), about: el('div'), troubles: el('div') };
   const plot = new Plot(parts.plot, signal);
   const seen = [];
   let fileName = ''; // of the input, once that is known
   show(main, el('p', { class: 'crumbs' }, el('a', { href: '#/jobs' }, '← Jobs')), notice, parts.head, parts.figures,
-    el('section', { class: 'card' }, el('h2', null, 'Progress'), parts.plot), parts.troubles, itemsSection(id, signal), parts.about);
+    el('section', { class: 'card' }, el('h2', null, 'Progress'), parts.plot), parts.troubles, itemsSection(id, signal),
+    el('section', { class: 'card' }, el('h2', null, 'About'), parts.files, pressed, parts.about));
 
   const refresh = async () => {
     const job = await get(jobPath(id), {}, signal);
@@ -26,7 +28,8 @@ export function jobPage(main, { id, signal }) {
     const points = merged(job, seen);
     show(parts.head, heading(job, act), stops(job));
     show(parts.figures, figures(job, points));
-    show(parts.about, about(job, fileName, notice));
+    show(parts.files, files(job, pressed));
+    show(parts.about, about(job, fileName));
     plot.draw(points, job.request_counts.total);
     if (!me.operate) show(parts.troubles, errorCounts(job.fanout.errors));
     return job;
@@ -35,12 +38,12 @@ export function jobPage(main, { id, signal }) {
     const job = await refresh();
     if (!job || !me.read || !job.input_file_id?.startsWith('file-')) return;
     fileName = await get(`/v1/files/${encodeURIComponent(job.input_file_id)}`, {}, signal).then((f) => f.filename, () => ''); // another tenant's is not found
-    if (fileName && !signal.aborted) show(parts.about, about(job, fileName, notice));
+    if (fileName && !signal.aborted) show(parts.about, about(job, fileName));
   };
   // act does something to the job by hand, and shows what it is then.
   const act = async (path, json) => {
     await post(path, json);
-    await refresh();
+    await refresh().catch(() => {}); // it is done; what is wrong with looking at it, the poll tells
   };
   let first = true;
   poll(signal, every, notice, async () => {
@@ -151,21 +154,25 @@ function spread({ p50, p90, p99 }) {
   return `${all.map((s) => s.toFixed(p99 < 100 ? 1 : 0)).join(' / ')} s`;
 }
 
-function about(job, fileName, notice) {
-  const file = (id, name, label) => id && el('li', null, button(label, (e) => busy(e.currentTarget, notice, () => fetchFile(job, id, name)), { 'data-key': id }));
+// files are the buttons that save what has come of the job.
+function files(job, pressed) {
+  if (!job.output_file_id && !job.error_file_id) return null;
+  const file = (id, name, label) => id && el('li', null, button(label, (e) => busy(e.currentTarget, pressed, () => fetchFile(job, id, name)), { 'data-key': id }));
+  return el('ul', { class: 'actions files' }, file(job.output_file_id, `${job.id}.output.jsonl`, 'Download answers'), file(job.error_file_id, `${job.id}.errors.jsonl`, 'Download errors'));
+}
+
+function about(job, fileName) {
   const moment = (name, at) => at && [el('dt', null, name), el('dd', null, time(at))];
   const pairs = Object.entries(job.metadata ?? {});
   const job_ = (id) => el('a', { href: `#/jobs/${encodeURIComponent(id)}` }, code(id));
-  return el('section', { class: 'card' }, el('h2', null, 'About'),
-    (job.output_file_id || job.error_file_id) && el('ul', { class: 'actions files' }, file(job.output_file_id, `${job.id}.output.jsonl`, 'Download answers'), file(job.error_file_id, `${job.id}.errors.jsonl`, 'Download errors')),
-    el('dl', { class: 'about' },
-      el('dt', null, 'Endpoint'), el('dd', null, code(job.endpoint)),
-      el('dt', null, 'Input'), el('dd', null, fileName && [fileName, ' '], el('span', { class: 'faint' }, code(job.input_file_id))),
-      el('dt', null, 'Tenant'), el('dd', null, job.fanout.tenant),
-      job.fanout.parent && [el('dt', null, 'Failed items of'), el('dd', null, job_(job.fanout.parent))],
-      job.fanout.children.length > 0 && [el('dt', null, 'Asked again in'), el('dd', null, job.fanout.children.map((c) => [job_(c), ' ']))],
-      moment('Made', job.created_at), moment('Began', job.in_progress_at), moment('Ended', endOf(job)), !ended(job) && moment('Ends at the latest', job.expires_at),
-      pairs.map(([key, value]) => [el('dt', { class: 'given' }, key), el('dd', null, value)])));
+  return el('dl', { class: 'about' },
+    el('dt', null, 'Endpoint'), el('dd', null, code(job.endpoint)),
+    el('dt', null, 'Input'), el('dd', null, fileName && [fileName, ' '], el('span', { class: 'faint' }, code(job.input_file_id))),
+    el('dt', null, 'Tenant'), el('dd', null, job.fanout.tenant),
+    job.fanout.parent && [el('dt', null, 'Failed items of'), el('dd', null, job_(job.fanout.parent))],
+    job.fanout.children.length > 0 && [el('dt', null, 'Asked again in'), el('dd', null, job.fanout.children.map((c) => [job_(c), ' ']))],
+    moment('Made', job.created_at), moment('Began', job.in_progress_at), moment('Ended', endOf(job)), !ended(job) && moment('Ends at the latest', job.expires_at),
+    pairs.map(([key, value]) => [el('dt', { class: 'given' }, key), el('dd', null, value)]));
 }
 
 async function fetchFile(job, id, name) {
