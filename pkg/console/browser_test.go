@@ -334,6 +334,23 @@ func (s served) behind(t *testing.T, take func(w http.ResponseWriter, r *http.Re
 	}))
 }
 
+// changing puts a proxy before the server that changes what operators are told of a job.
+func (s served) changing(t *testing.T, id string, change func(*batchapi.Batch)) string {
+	t.Helper()
+	return s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/fanout/v1/jobs/"+id {
+			return false
+		}
+		job, err := s.Batch(r.Context(), id)
+		if err != nil {
+			return false // a page has left
+		}
+		change(&job)
+		_ = json.NewEncoder(w).Encode(job) // or it has left by now
+		return true
+	})
+}
+
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {

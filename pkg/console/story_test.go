@@ -467,6 +467,36 @@ func TestWhatAButtonHasMetStaysWhileThePagePolls(t *testing.T) {
 	b.calm(http.StatusBadRequest, http.StatusUnauthorized, http.StatusNotFound, http.StatusInternalServerError)
 }
 
+func TestThroughputCountsNoItemsThatWereNeverAsked(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	job := s.submit(t, "in.jsonl", line("a", "builtin/language", "x"), nil)
+	began, end := int64(1_800_000_000), int64(1_800_000_100)
+	var change atomic.Pointer[func(*batchapi.Batch)]
+	b := open(t, s.changing(t, job.ID, func(j *batchapi.Batch) {
+		j.RequestCounts, j.InProgressAt, j.CompletedAt, j.Fanout.History = batchapi.RequestCounts{Total: 1000, Completed: 100, Failed: 900}, &began, nil, []batchapi.BatchPoint{}
+		if f := change.Load(); f != nil {
+			(*f)(j)
+		}
+	}))
+	b.hurry()
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	for _, is := range []struct {
+		status, want string
+		change       func(*batchapi.Batch)
+	}{
+		{"completed", "10 /s", func(j *batchapi.Batch) { j.CompletedAt = &end }},
+		{"cancelled", "1.0 /s", func(j *batchapi.Batch) { j.CancelledAt = &end }},
+		{"expired", "1.0 /s", func(j *batchapi.Batch) { j.ExpiredAt = &end }},
+	} {
+		now := func(j *batchapi.Batch) { j.Status = is.status; is.change(j) }
+		change.Store(&now)
+		b.until(`document.querySelector('.badge')?.textContent === ` + quote(is.status))
+		b.sees("Throughput\n" + is.want)
+	}
+	b.calm()
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

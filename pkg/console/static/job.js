@@ -88,15 +88,21 @@ function endOf(job) {
   return ended(job) ? job.completed_at ?? job.cancelled_at ?? job.expired_at ?? job.failed_at : null;
 }
 
-// paceOf is items a second: of late while it runs, on the whole when it has ended.
+// paceOf is items a second: of late while it runs, on the whole when it has ended. Once it was stopped, items fail that were never
+// asked, so only answers count.
 function paceOf(job, points) {
   const last = points.at(-1);
   if (!last || points.length < 2) return null;
   const first = ended(job) ? points[0] : points.find((p) => p.at >= last.at - recent) ?? points[0];
   const took = last.at - first.at;
-  const done = last.completed + last.failed - first.completed - first.failed;
+  const done = last.completed - first.completed + (stopping(job) ? 0 : last.failed - first.failed);
   if (took < 1) return ended(job) && done > 0 ? done : null;
   return done / took;
+}
+
+// stopping tells whether a job ends, or has ended, before all its items were asked.
+function stopping(job) {
+  return job.fanout.stop !== null || ['cancelling', 'cancelled', 'expired'].includes(job.status);
 }
 
 function heading(job, act) {
@@ -137,7 +143,7 @@ function figures(job, points) {
     ['Failed', count(failed), failed > 0 ? 'bad' : ''],
     ended(job) ? null : ['Still open', count(left)],
     ['Throughput', pace === null ? '–' : `${pace < 10 ? pace.toFixed(1) : count(Math.round(pace))} /s`],
-    ended(job) ? ['Took', at && job.in_progress_at ? (at > job.in_progress_at ? duration(at - job.in_progress_at) : 'under 1 s') : '–'] : ['Time left', f.pause ? 'paused' : pace > 0 && left > 0 ? `about ${duration(left / pace)}` : '–'],
+    ended(job) ? ['Took', at && job.in_progress_at ? (at > job.in_progress_at ? duration(at - job.in_progress_at) : 'under 1 s') : '–'] : ['Time left', f.pause ? 'paused' : pace > 0 && left > 0 && !stopping(job) ? `about ${duration(left / pace)}` : '–'],
     ['Latency p50, p90, p99', f.latency ? spread(f.latency) : '–'],
     ['Tokens in / out', `${count(job.usage.input_tokens)} / ${count(job.usage.output_tokens)}`],
     f.cost_usd !== null || f.max_cost_usd !== null ? ['Cost', money(f.cost_usd ?? 0) + (f.max_cost_usd !== null ? ` of ${money(f.max_cost_usd)}` : '')] : null,
