@@ -497,6 +497,29 @@ func TestThroughputCountsNoItemsThatWereNeverAsked(t *testing.T) {
 	b.calm()
 }
 
+func TestNothingLeadsToDeadChunksThatAreGone(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	job := s.submit(t, "in.jsonl", line("a", "builtin/language", "x"), nil)
+	var dead atomic.Int64
+	dead.Store(2)
+	front := served{s.changing(t, job.ID, func(j *batchapi.Batch) { j.Fanout.Dead = dead.Load() }), s.Client}
+	b := open(t, front.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/fanout/v1/jobs/"+job.ID+"/errors" {
+			return false
+		}
+		_, _ = fmt.Fprintf(w, `{"data":[{"code":"cuda_error","message":"x","status":500,"failed":0,"open":0,"dead":%d,"samples":[]}]}`, dead.Load())
+		return true
+	}))
+	b.hurry()
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.until(`document.querySelectorAll('main a[href="#/dead?job=` + job.ID + `"]').length === 2`)
+	b.sees("Dead chunks\n2")
+	dead.Store(0)
+	b.until(`document.querySelectorAll('main a[href^="#/dead"]').length === 0 && document.querySelector('td[data-title=Dead]').textContent === '0' && !document.querySelector('.figures').innerText.includes('Dead chunks')`)
+	b.calm()
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)
