@@ -20,6 +20,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/emulation"
 	"github.com/chromedp/cdproto/log"
 	"github.com/chromedp/cdproto/page"
@@ -264,6 +265,37 @@ func (b *tab) polled(path string) {
 		return ask(to, ...rest);
 	}`)
 	b.until(`window.polled`)
+}
+
+// downloads lets the page download, and returns what waits until it has and gives what was saved.
+func (b *tab) downloads() func() string {
+	b.t.Helper()
+	dir, events := b.t.TempDir(), true
+	ended := make(chan *browser.EventDownloadProgress, 1)
+	must(b.t, chromedp.Listen(b.ctx, func(event any) {
+		if e, ok := event.(*browser.EventDownloadProgress); ok && e.State != browser.DownloadProgressStateInProgress {
+			ended <- e
+		}
+	}))
+	_, err := chromedp.Call(b.ctx, browser.SetDownloadBehavior, browser.SetDownloadBehaviorParams{
+		Behavior: browser.SetDownloadBehaviorBehaviorAllowAndName, BrowserContextID: chromedp.FromContext(b.ctx).BrowserContextID, DownloadPath: dir, EventsEnabled: &events,
+	})
+	must(b.t, err)
+	return func() string {
+		b.t.Helper()
+		select {
+		case e := <-ended:
+			if e.State != browser.DownloadProgressStateCompleted {
+				b.t.Fatalf("the download is %s", e.State)
+			}
+			saved, err := os.ReadFile(filepath.Join(dir, e.GUID))
+			must(b.t, err)
+			return string(saved)
+		case <-time.After(patience):
+			b.t.Fatalf("nothing is downloaded; the page says:\n%s\nand the browser: %q", b.text(), b.heard())
+			return ""
+		}
+	}
 }
 
 func (b *tab) buttons() []string {

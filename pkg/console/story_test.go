@@ -520,6 +520,73 @@ func TestNothingLeadsToDeadChunksThatAreGone(t *testing.T) {
 	b.calm()
 }
 
+func TestAFileThatLiesElsewhereIsDownloadedFromThere(t *testing.T) {
+	t.Parallel()
+	asked := make(chan *http.Request, 1)
+	store := answering(t, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Disposition", `attachment; filename="answers.jsonl"`)
+		_, _ = io.WriteString(w, "from the store")
+		asked <- r
+	}))
+	s := start(t, serve.Options{}, "")
+	job := s.submit(t, "in.jsonl", line("a", "builtin/language", "x"), nil)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if !r.URL.Query().Has("redirect") {
+			return false
+		}
+		if got := r.URL.Query().Get("redirect"); got != "false" {
+			t.Errorf("redirect is %q", got)
+		}
+		w.Header().Set("Content-Type", "application/json")
+		_, _ = fmt.Fprintf(w, `{"object":"file.content_url","url":%q}`, store+"/bucket/object?signature=x")
+		return true
+	}))
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed")
+	saved := b.downloads()
+	b.press("Download answers")
+	if got := saved(); got != "from the store" {
+		t.Errorf("saved is %q", got)
+	}
+	r := <-asked
+	if r.URL.String() != "/bucket/object?signature=x" || r.Header.Get("Authorization") != "" || r.Header.Get("Referer") != "" {
+		t.Errorf("the store is asked for %s with %v", r.URL, r.Header)
+	}
+	b.sees(job.ID) // the page is still there
+	b.calm()
+}
+
+func TestAFileIsFetchedWhereNoOtherPlaceIsNamed(t *testing.T) {
+	t.Parallel()
+	for name, answer := range map[string]func(w http.ResponseWriter, r *http.Request) bool{
+		"it lies in the server": func(w http.ResponseWriter, _ *http.Request) bool {
+			w.Header().Set("Content-Type", "application/json")
+			_, _ = io.WriteString(w, `{"object":"file.content_url","url":null}`)
+			return true
+		},
+		"the server does not know": func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusNotFound); return true },
+		"the server refuses":       func(w http.ResponseWriter, _ *http.Request) bool { w.WriteHeader(http.StatusBadRequest); return true },
+		"the server does not care": func(_ http.ResponseWriter, r *http.Request) bool { r.URL.RawQuery = ""; return false },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := start(t, serve.Options{}, "")
+			job := s.submit(t, "in.jsonl", line("the-item", "builtin/language", "x"), nil)
+			b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+				return r.URL.Query().Has("redirect") && answer(w, r)
+			}))
+			b.goTo("#/jobs/"+job.ID, job.ID)
+			b.sees("completed")
+			saved := b.downloads()
+			b.press("Download answers")
+			if got := saved(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `"custom_id":"the-item"`) {
+				t.Errorf("saved is %q", got)
+			}
+			b.calm(http.StatusNotFound, http.StatusBadRequest)
+		})
+	}
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)
