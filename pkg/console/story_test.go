@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -18,6 +19,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	"github.com/fanout-inference/fanout/internal/frontdoor"
 	"github.com/fanout-inference/fanout/internal/serve"
 	"github.com/fanout-inference/fanout/pkg/batchapi"
 	"github.com/fanout-inference/fanout/pkg/jobs"
@@ -585,6 +587,117 @@ func TestAFileIsFetchedWhereNoOtherPlaceIsNamed(t *testing.T) {
 			b.calm(http.StatusNotFound, http.StatusBadRequest)
 		})
 	}
+}
+
+// large writes a file of some 5 MB, which has 50 requests.
+func large(t *testing.T) (name, lines string) {
+	t.Helper()
+	var all strings.Builder
+	for n := range 50 {
+		all.WriteString(line(fmt.Sprint("large-", n), "builtin/language", strings.Repeat("Guten Tag zusammen ", 5_500)))
+	}
+	name = filepath.Join(t.TempDir(), "large.jsonl")
+	must(t, os.WriteFile(name, []byte(all.String()), 0o600))
+	return name, all.String()
+}
+
+// uploading puts a proxy before the server that tells of what is asked to be brought or made, and holds the second part until
+// it is let go.
+func (s served) uploading(t *testing.T) (base string, posted <-chan *http.Request, letGo chan<- int) {
+	t.Helper()
+	asked, status := make(chan *http.Request, 100), make(chan int)
+	parts := 0
+	base = s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || r.URL.RawQuery != "" {
+			return false
+		}
+		asked <- r
+		if !strings.HasSuffix(r.URL.Path, "/parts") { // they come one by one
+			return false
+		}
+		if parts++; parts != 2 {
+			return false
+		}
+		_, _ = io.Copy(io.Discard, r.Body) // else nobody would notice that the page leaves
+		select {
+		case code := <-status:
+			w.WriteHeader(code)
+		case <-r.Context().Done():
+		}
+		return true
+	})
+	return base, asked, status
+}
+
+func TestALargeFileIsBroughtInPartsThatAFrontDoorTakes(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	base, posted, letGo := s.uploading(t)
+	b := open(t, base)
+	b.sees("No job runs")
+	b.hurry()
+	b.press("Submit a file")
+	name, lines := large(t)
+	b.run(chromedp.SetUploadFiles(chromedp.CSS(`input[type=file]`), []string{name}))
+	b.press("Submit")
+	b.sees("Bringing large.jsonl …", "4 of 5 MB")
+	b.until(`document.querySelector('progress').value === 4 << 20`)
+	letGo <- http.StatusServiceUnavailable
+	b.sees("50 of 50 items", "completed", "large.jsonl")
+	var paths []string
+	for range len(posted) {
+		r := <-posted
+		paths = append(paths, regexp.MustCompile(`upload_\w+`).ReplaceAllString(r.URL.Path, "ID"))
+		if r.ContentLength > frontdoor.MaxBuffered {
+			t.Errorf("%s has %d bytes", r.URL.Path, r.ContentLength)
+		}
+	}
+	if got := strings.Join(paths, " "); got != "/v1/uploads /v1/uploads/ID/parts /v1/uploads/ID/parts /v1/uploads/ID/parts /v1/uploads/ID/complete /v1/batches" {
+		t.Errorf("it is brought by %s", got)
+	}
+	files, err := s.Files(t.Context(), batchapi.ListQuery{})
+	must(t, err)
+	for _, f := range files.Data {
+		if f.Filename != "large.jsonl" {
+			continue
+		}
+		content, err := s.FileContent(t.Context(), f.ID, 0)
+		must(t, err)
+		got, err := io.ReadAll(content)
+		if err != nil || string(got) != lines || content.Close() != nil {
+			t.Errorf("of %d bytes %d have come, %v", len(lines), len(got), err)
+		}
+	}
+	b.calm(http.StatusServiceUnavailable)
+}
+
+func TestWhoClosesTheDialogEndsTheUpload(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	base, posted, _ := s.uploading(t)
+	b := open(t, base)
+	b.press("Submit a file")
+	name, _ := large(t)
+	b.run(chromedp.SetUploadFiles(chromedp.CSS(`input[type=file]`), []string{name}))
+	b.press("Submit")
+	b.sees("4 of 5 MB")
+	b.press("Never mind")
+	for {
+		var r *http.Request
+		select {
+		case r = <-posted:
+		case <-time.After(patience):
+			t.Fatal("the upload is not cancelled")
+		}
+		if strings.HasSuffix(r.URL.Path, "/cancel") {
+			break
+		}
+		if !strings.HasPrefix(r.URL.Path, "/v1/uploads") {
+			t.Errorf("it goes on with %s", r.URL.Path)
+		}
+	}
+	b.sees("No job runs")
+	b.calm()
 }
 
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {

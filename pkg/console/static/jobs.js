@@ -1,7 +1,8 @@
 // The list of jobs, and how one is made.
 
-import { get, me, post, request } from './api.js';
+import { get, me, post } from './api.js';
 import { ago, badge, bar, button, busy, code, count, dialog, el, empty, field, money, poll, show, table } from './dom.js';
+import { bring } from './upload.js';
 
 const every = 2000;
 const page = 50;
@@ -70,39 +71,48 @@ function why(job) {
   return null;
 }
 
-// submitDialog takes a file and makes a job of it.
+// submitDialog takes a file and makes a job of it. Who closes it ends what it does.
 function submitDialog() {
   const notice = el('div');
+  const over = new AbortController();
   const file = el('input', { type: 'file', name: 'file', accept: '.jsonl,.gz,application/jsonl', required: true });
   const time = el('input', { name: 'window', value: '24h', required: true, autocomplete: 'off' });
   const metadata = el('textarea', { name: 'metadata', rows: 3, placeholder: 'name=value', spellcheck: 'false' });
   const go = el('button', { type: 'submit', class: 'primary' }, 'Submit');
+  const tell = (text, done) => show(notice, el('p', { class: 'notice', role: 'status' }, text), done);
+  const brought = { file: null, id: '' }; // what is there is not brought twice if the rest is refused
+  const submit = async () => {
+    const chosen = file.files[0];
+    const options = { completion_window: time.value.trim(), metadata: pairs(metadata.value) };
+    tell('Reading the first line …');
+    const endpoint = await endpointOf(chosen);
+    if (brought.file !== chosen) {
+      const bringing = (bytes) => tell(`Bringing ${chosen.name} …`, share(bytes, chosen.size));
+      bringing(0);
+      Object.assign(brought, { id: await bring(chosen, over.signal, bringing), file: chosen });
+    }
+    tell('Making the job …');
+    const made = await post('/v1/batches', { input_file_id: brought.id, endpoint, ...options }, over.signal);
+    location.hash = `#/jobs/${made.id}`;
+    box.close();
+  };
   const form = el('form', { on: { submit: (e) => {
     e.preventDefault();
-    busy(go, notice, async () => {
-      const made = await submit(file.files[0], time.value.trim(), pairs(metadata.value), (text) => show(notice, el('p', { class: 'notice', role: 'status' }, text)));
-      location.hash = `#/jobs/${made.id}`;
-      box.close();
-    });
+    busy(go, notice, submit);
   } } },
   field('File', file, 'JSON lines, one request a line, as for OpenAI’s Batch API; plain or gzipped.'),
   field('Time to end in', time, 'A duration from 1m to 336h.'),
   field('Metadata', metadata, 'One name=value a line. Names that begin with fanout_ are options, such as fanout_max_attempts=3.'),
   notice,
   el('div', { class: 'actions' }, button('Never mind', () => box.close()), go));
-  const box = dialog('Submit a file', form);
+  const box = dialog('Submit a file', form, () => over.abort());
 }
 
-async function submit(file, completionWindow, metadata, tell) {
-  tell('Reading the first line …');
-  const endpoint = await endpointOf(file);
-  tell(`Bringing ${file.name} …`);
-  const form = new FormData();
-  form.set('purpose', 'batch');
-  form.set('file', file, file.name);
-  const brought = await (await request('/v1/files', { method: 'POST', form })).json();
-  tell('Making the job …');
-  return post('/v1/batches', { input_file_id: brought.id, endpoint, completion_window: completionWindow, metadata });
+// share is how much of a file is there.
+function share(bytes, size) {
+  const mega = (n) => count(Math.round(n / 1e6));
+  if (size < 1e6) return null;
+  return el('p', { class: 'share' }, el('progress', { max: size, value: bytes, 'aria-label': 'Brought' }), el('span', { class: 'hint' }, `${mega(bytes)} of ${mega(size)} MB`));
 }
 
 function pairs(text) {
