@@ -700,6 +700,59 @@ func TestWhoClosesTheDialogEndsTheUpload(t *testing.T) {
 	b.calm()
 }
 
+func TestUpstreamsAreShownWithWhatIsKnownOfThem(t *testing.T) {
+	t.Parallel()
+	seen := time.Now().Add(-2*time.Minute - time.Second).Unix()
+	all := fmt.Sprintf(`{"data":[
+		{"upstream":"api.example","model":"well","pause":null,"width":40,"failing_since":null,"why":null,"in_flight":12,"seen_at":%[1]d},
+		{"upstream":"api.example","model":"free","pause":null,"width":null,"failing_since":null,"why":null,"in_flight":0,"seen_at":%[1]d},
+		{"upstream":"gpu.example","model":"sick","pause":null,"width":1,"failing_since":%[1]d,"why":"HTTP 502","in_flight":1,"seen_at":%[1]d},
+		{"upstream":"gpu.example","model":"held","pause":{"reason":"operator","message":"moving house","at":%[1]d},"width":null,"failing_since":null,"why":null,"in_flight":null,"seen_at":null},
+		{"upstream":"old.example","model":"told by an older server","pause":null,"failing_since":null,"why":null}]}`, seen)
+	s := start(t, serve.Options{}, "")
+	asked := make(chan string, 1)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.URL.Path {
+		case "/fanout/v1/upstreams":
+			_, _ = io.WriteString(w, all)
+		case "/fanout/v1/upstreams/pause":
+			body, _ := io.ReadAll(r.Body)
+			asked <- string(body)
+			_, _ = io.WriteString(w, `{}`)
+		default:
+			return false
+		}
+		return true
+	}))
+	b.goTo("#/upstreams", "Upstreams")
+	b.until(`document.querySelectorAll('tbody tr').length === 5`)
+	if got := eval[string](b, `[...document.querySelectorAll('th')].map((th) => th.textContent).join()`); got != "Upstream,Model,Limit,In flight,State,As of,Hold" {
+		t.Errorf("the columns are %s", got)
+	}
+	for n, want := range []string{
+		"api.example|well|40|12|ok|2 min ago|Pause", "api.example|free|at its ceiling|0|ok|2 min ago|Pause",
+		"gpu.example|sick|1|1|failingFailing since 2 min ago: HTTP 502.|2 min ago|Pause", "gpu.example|held|at its ceiling|–|held2 min ago: moving house.|–|Resume",
+		"old.example|told by an older server|–|–|ok|–|Pause",
+	} {
+		if got := eval[string](b, fmt.Sprintf(`[...document.querySelectorAll('tbody tr')[%d].cells].map((td) => td.textContent).join('|')`, n)); got != want {
+			t.Errorf("row %d is %s, want %s", n, got, want)
+		}
+	}
+	b.press("Pause another …")
+	for list, want := range map[string]string{"upstream": "api.example,gpu.example,old.example", "model": "well,free,sick,held,told by an older server"} {
+		if got := eval[string](b, `[...document.querySelector('[name=`+list+`]').list.options].map((o) => o.value).join()`); got != want {
+			t.Errorf("for the %s are offered %s", list, got)
+		}
+	}
+	b.fill("upstream", "gpu.example")
+	b.fill("model", "sick")
+	b.press("Pause")
+	if got := <-asked; got != `{"upstream":"gpu.example","model":"sick","reason":""}` {
+		t.Errorf("it asks for %s", got)
+	}
+	b.calm()
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

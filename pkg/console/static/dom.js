@@ -220,9 +220,9 @@ export function time(at, text) {
 }
 
 const looks = {
-  completed: 'good', answered: 'good', delivered: 'good',
-  failed: 'bad', expired: 'bad', refused: 'bad', dead: 'bad',
-  paused: 'held', cancelling: 'held', stopped: 'held', waiting: 'held', failing: 'held',
+  completed: 'good', answered: 'good', delivered: 'good', ok: 'good',
+  failed: 'bad', expired: 'bad', refused: 'bad', dead: 'bad', failing: 'bad',
+  paused: 'held', cancelling: 'held', stopped: 'held', waiting: 'held', held: 'held',
   cancelled: 'off',
 };
 
