@@ -753,6 +753,49 @@ func TestUpstreamsAreShownWithWhatIsKnownOfThem(t *testing.T) {
 	b.calm()
 }
 
+func TestOnlyAWholeRateOfAMoveIsSent(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	asked := make(chan string, 10)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		switch r.URL.Path {
+		case "/fanout/v1/queues":
+			_, _ = io.WriteString(w, `{"data":[{"id":"work","waiting":0,"in_flight":0,"delayed":0,"dead":7,"oldest_seconds":null,"moves":[]}]}`)
+		case "/fanout/v1/queues/work/move":
+			body, _ := io.ReadAll(r.Body)
+			asked <- string(body)
+			_, _ = io.WriteString(w, `{}`)
+		default:
+			return false
+		}
+		return true
+	}))
+	b.goTo("#/queues", "Queues")
+	b.press("Move all back …")
+	for _, wrong := range []string{"0.5", "0", "-3", "1.5", "e"} {
+		b.script(`document.querySelector('[name=rate]').select()`)
+		b.run(chromedp.KeyEvent(kb.Backspace + wrong))
+		b.script(`document.querySelector('#wrong-rate').replaceChildren()`)
+		b.press("Move all back")
+		b.sees("The rate is a whole number from 1")
+		if at := eval[string](b, `document.activeElement.name + document.activeElement.ariaInvalid`); at != "ratetrue" {
+			t.Errorf("at %q the focus is on %q", wrong, at)
+		}
+	}
+	b.script(`document.querySelector('[name=rate]').select()`)
+	b.run(chromedp.KeyEvent("25" + kb.Enter))
+	if got := <-asked; got != `{"rate":25}` {
+		t.Errorf("it asks for %s", got)
+	}
+	b.until(`!document.querySelector('dialog')`)
+	b.press("Move all back …")
+	b.press("Move all back")
+	if got := <-asked; got != `{}` {
+		t.Errorf("it asks for %s", got)
+	}
+	b.calm()
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

@@ -177,12 +177,17 @@ export function dialog(title, content, closed) {
 }
 
 // confirm asks before something is done. It resolves when the dialog is closed; act does it, and may show its progress in
-// the notice. The dialog stays open with the problem if act fails.
+// the notice. The dialog stays open with the problem if act fails, and as it is if act returns false. Enter in a field is the
+// press of the button.
 export function confirm(title, content, label, act, style = 'primary') {
   return new Promise((done) => {
     const notice = el('div');
-    const go = button(label, () => busy(go, notice, async () => { await act(); box.close(); }), { class: style });
-    const box = dialog(title, [content, notice, el('div', { class: 'actions' }, button('Never mind', () => box.close()), go)], done);
+    const go = el('button', { type: 'submit', class: style }, label);
+    const form = el('form', { novalidate: true, on: { submit: (e) => {
+      e.preventDefault();
+      busy(go, notice, async () => { if ((await act()) !== false) box.close(); });
+    } } }, content, notice, el('div', { class: 'actions' }, button('Never mind', () => box.close()), go));
+    const box = dialog(title, form, done);
   });
 }
 

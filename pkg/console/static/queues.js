@@ -39,10 +39,20 @@ function act(q) {
   }
   if (q.dead === 0) return el('span', { class: 'faint' }, 'none');
   return button('Move all back …', () => {
-    const rate = el('input', { name: 'rate', type: 'number', min: 0, step: 1, placeholder: 'its own pace' });
+    const wrong = el('div', { id: 'wrong-rate', class: 'bad', role: 'alert' });
+    const rate = el('input', { name: 'rate', type: 'number', min: 1, step: 1, placeholder: 'its own pace', 'aria-describedby': 'wrong-rate' });
     confirm(`Move the dead letters of ${q.id}?`, [
       el('p', null, `About ${plural(q.dead, 'letter')} would go back into the queue as they are, whatever they are. To choose among dead chunks, redrive them instead.`),
-      field('Rate', rate, 'letters a second')],
-    'Move all back', () => post(path, Number(rate.value) > 0 ? { rate: Number(rate.value) } : {}));
+      el('div', null, field('Rate', rate, 'letters a second'), wrong)],
+    'Move all back', () => {
+      const whole = rate.validity.valid;
+      show(wrong, !whole && 'The rate is a whole number from 1, or empty for the queue’s own pace.');
+      rate.setAttribute('aria-invalid', !whole);
+      if (!whole) {
+        rate.focus();
+        return false;
+      }
+      return post(path, rate.value ? { rate: Number(rate.value) } : {});
+    });
   }, { 'data-key': `move ${q.id} ${q.dead}` });
 }
