@@ -26,6 +26,7 @@ import (
 	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/cdproto/runtime"
 	"github.com/chromedp/chromedp"
+	"github.com/chromedp/chromedp/kb"
 
 	"github.com/fanout-inference/fanout/internal/serve"
 	"github.com/fanout-inference/fanout/pkg/batchapi"
@@ -241,8 +242,22 @@ func (b *tab) goTo(hash, heading string) {
 // press presses the button with this label, in the dialog if there is one.
 func (b *tab) press(label string) {
 	b.t.Helper()
-	one := chromedp.Search(fmt.Sprintf(`//dialog//button[%[1]s] | //button[%[1]s and not(//dialog)]`, fmt.Sprintf(`normalize-space()=%q and not(@disabled)`, label)))
+	one := chromedp.Search(fmt.Sprintf(`//dialog//button[%[1]s] | //button[%[1]s and not(//dialog)]`, fmt.Sprintf(`normalize-space()=%q and not(@aria-busy)`, label)))
 	b.run(chromedp.WaitVisible(one), chromedp.Click(one))
+}
+
+// enter presses the Enter key on the button with this label, outside of any dialog.
+func (b *tab) enter(label string) {
+	b.t.Helper()
+	b.until(`[...document.querySelectorAll('main button')].some((b) => b.textContent === ` + quote(label) + ` && !b.ariaBusy)`)
+	b.script(`[...document.querySelectorAll('main button')].find((b) => b.textContent === ` + quote(label) + `).focus()`)
+	b.run(chromedp.KeyEvent(kb.Enter))
+}
+
+// focusIs waits until no dialog is open and the focus is on what has this text.
+func (b *tab) focusIs(text string) {
+	b.t.Helper()
+	b.until(`!document.querySelector('dialog') && document.activeElement !== document.body && document.activeElement.textContent === ` + quote(text))
 }
 
 func (b *tab) fill(name, value string) {

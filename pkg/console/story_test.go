@@ -796,6 +796,54 @@ func TestOnlyAWholeRateOfAMoveIsSent(t *testing.T) {
 	b.calm()
 }
 
+func TestTheFocusIsNeverLost(t *testing.T) {
+	t.Parallel()
+	model := newSickly("the kernel did not launch")
+	s := start(t, serve.Options{Routes: jobs.Routes{}.Else(jobs.Route{Target: answering(t, model)})}, "")
+	dead := s.submit(t, "in.jsonl", sickLines("c", "m"), fragile)
+	slow := s.submit(t, "slow.jsonl", line("a", "m", "[[hang]]"), nil)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/fanout/v1/audit" {
+			return false
+		}
+		first := !r.URL.Query().Has("after")
+		_, _ = fmt.Fprintf(w, `{"data":[{"id":"%t","at":1,"action":"job.pause","why":null,"of":null,"tenant":null,"count":0,"by":"ada"}],"last_id":"one","has_more":%t}`, first, first)
+		return true
+	}))
+	b.goTo("#/jobs/"+dead.ID, dead.ID)
+	b.sees("completed", "Dead chunks\n2")
+
+	b.goTo("#/dead", "Dead letters")
+	for _, opens := range []string{"Redrive …", "Purge …"} {
+		b.enter(opens)
+		b.until(`document.querySelector('dialog') !== null`)
+		b.run(chromedp.KeyEvent(kb.Escape))
+		b.focusIs(opens)
+	}
+	b.goTo("#/jobs/"+slow.ID, slow.ID)
+	b.enter("Pause")
+	b.until(`document.activeElement.name === 'reason'`)
+	b.run(chromedp.KeyEvent("until noon" + kb.Enter))
+	b.focusIs("Resume")
+	b.sees("until noon")
+
+	b.goTo("#/upstreams", "Upstreams")
+	b.enter("Pause another …")
+	b.until(`document.activeElement.name === 'upstream'`)
+	b.run(chromedp.KeyEvent("elsewhere" + kb.Tab + "m2" + kb.Enter))
+	b.focusIs("Pause another …")
+	b.sees("elsewhere")
+	b.enter("Resume")
+	b.until(`document.activeElement.textContent === 'Never mind'`)
+	b.run(chromedp.KeyEvent(kb.Tab + kb.Enter))
+	b.focusIs("Pause") // which stands there after the next poll
+
+	b.goTo("#/audit", "Audit")
+	b.enter("Older")
+	b.until(`document.querySelectorAll('tbody tr').length === 2 && document.activeElement.id === 'main'`)
+	b.calm()
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

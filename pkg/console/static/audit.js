@@ -28,7 +28,6 @@ export function auditPage(main, { signal }) {
     const found = await get('/fanout/v1/audit', { limit: page, after: last.last_id }, signal);
     older = [...older, ...(older.length === 0 ? last.data : []), ...found.data];
     draw([]);
-    more.replaceChildren();
     show(more, found.has_more && next(found));
   }), { 'data-key': last.last_id }));
 }

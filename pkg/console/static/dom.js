@@ -28,8 +28,9 @@ function nodes(children) {
 }
 
 // show makes these the children of parent. What is alike stays, with its focus, selection and listeners: by its data-key if it
-// has one, else by its place.
+// has one, else by its place. The focus of what goes is handed to what is there now.
 export function show(parent, ...children) {
+  const focused = document.activeElement;
   const fresh = nodes(children);
   const wanted = new Set(fresh.map(keyOf));
   const known = new Map([...parent.childNodes].filter(keyOf).map((node) => [keyOf(node), node]));
@@ -51,6 +52,16 @@ export function show(parent, ...children) {
     }
   }
   while (at) at = drop(at);
+  if (focused && !focused.isConnected) refocus(parent);
+}
+
+// refocus puts a focus that nothing has any more on the first control of a place, if there is one.
+function refocus(place) {
+  if (document.activeElement === document.body) place.querySelector('a[href], button, input, select, textarea, summary')?.focus({ preventScroll: true });
+}
+
+function toContent() {
+  if (document.activeElement === document.body) document.getElementById('main').focus({ preventScroll: true });
 }
 
 const keyOf = (node) => node.dataset?.key;
@@ -141,11 +152,13 @@ export function field(label, input, hint) {
   return el('label', { class: 'field' }, el('span', { class: 'label' }, label), input, hint && el('span', { class: 'hint' }, hint));
 }
 
-// busy runs what a button does, with the button off meanwhile. What goes wrong is shown in notice until the next press or until
-// it is dismissed, so no poll may have the same one. A form or a dialog goes away itself, and shows no button for that.
+// busy runs what a button does, which does nothing more meanwhile; were it disabled it would lose the focus. What goes wrong is
+// shown in notice until the next press or until it is dismissed, so no poll may have the same one. A form or a dialog goes away
+// itself, and shows no button for that.
 export async function busy(control, notice, f) {
-  control.disabled = true;
+  if (control.ariaBusy === 'true') return undefined;
   control.ariaBusy = 'true';
+  control.ariaDisabled = 'true';
   show(notice);
   try {
     return await f();
@@ -153,9 +166,9 @@ export async function busy(control, notice, f) {
     show(notice, problem(err, !notice.closest('form, dialog') && (() => { show(notice); control.focus(); })));
     return undefined;
   } finally {
-    control.disabled = false;
     control.ariaBusy = null;
-    if (control.isConnected && document.activeElement === document.body) control.focus(); // a control that is off loses it
+    control.ariaDisabled = null;
+    if (!control.isConnected) toContent();
   }
 }
 
@@ -167,10 +180,17 @@ export function table(columns, rows, key) {
       columns.map((c) => el('td', { class: c.class, 'data-title': c.title }, c.cell(row))))))));
 }
 
-// dialog shows a modal dialog; closed is called when it is left, however.
+// dialog shows a modal dialog; closed is called when it is left, however. The focus goes back to what has opened it, or to what
+// stands there by then.
 export function dialog(title, content, closed) {
+  const place = document.activeElement.parentElement;
   const box = el('dialog', { 'aria-labelledby': 'dialog-title' }, el('h2', { id: 'dialog-title' }, title), content);
-  box.addEventListener('close', () => { box.remove(); closed?.(); });
+  box.addEventListener('close', () => {
+    box.remove();
+    closed?.();
+    if (place?.isConnected) refocus(place);
+    toContent();
+  });
   document.body.append(box);
   box.showModal();
   return box;
