@@ -844,6 +844,45 @@ func TestTheFocusIsNeverLost(t *testing.T) {
 	b.calm()
 }
 
+func TestNothingIsMovedOrPurgedAtANumberThatIsNone(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	asked := make(chan string, 20)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.Method != http.MethodPost || !strings.HasPrefix(r.URL.Path, "/fanout/v1/dead-letters/") {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		asked <- r.URL.Path + string(body)
+		_, _ = io.WriteString(w, `{"chunks":0,"purged":0,"requests":0,"batches":0,"refused":{},"next":null}`)
+		return true
+	}))
+	b.goTo("#/dead", "Dead letters")
+	b.sees("There are no dead chunks.")
+	for _, max := range []string{"0", "1.5", "e", "-1"} {
+		for _, does := range []string{"Purge …", "Redrive …"} {
+			b.script(`document.querySelector('[name=max]').select()`)
+			b.run(chromedp.KeyEvent(kb.Backspace + max))
+			b.script(`document.activeElement.blur()`)
+			b.press(does)
+			b.until(`document.activeElement.name === 'max'`) // beside which the browser says why
+		}
+	}
+	if n := len(asked); n > 0 {
+		t.Errorf("it has asked for %s, and %d more", <-asked, n-1)
+	}
+	b.script(`document.querySelector('[name=max]').select()`)
+	b.run(chromedp.KeyEvent("3"))
+	for does, want := range map[string]string{"Purge …": `/fanout/v1/dead-letters/purge{"max":3,"dry_run":true}`, "Redrive …": `/fanout/v1/dead-letters/redrive{"max":3,"dry_run":true}`} {
+		b.press(does)
+		b.press("Close")
+		if got := <-asked; got != want {
+			t.Errorf("%s asks for %s", does, got)
+		}
+	}
+	b.calm()
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

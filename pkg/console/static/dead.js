@@ -107,11 +107,11 @@ function filterForm(s) {
 function actions(selection) {
   const notice = el('div');
   const number = (name, placeholder, attributes) => el('input', { name, type: 'number', min: 0, step: 1, placeholder, ...attributes });
-  const max = number('max', 'all');
+  const max = number('max', 'all', { min: 1 });
   const rate = number('rate', 'as fast as it goes', { step: 'any', max: 10000 });
   const canary = number('canary', 'none');
   const go = el('button', { type: 'submit', class: 'primary' }, 'Redrive …');
-  const purge = button('Purge …', () => busy(purge, notice, () => purgeDialog(withMax(selection, max))), { class: 'danger' });
+  const purge = button('Purge …', () => max.reportValidity() && busy(purge, notice, () => purgeDialog(withMax(selection, max))), { class: 'danger' }); // it submits no form that would look
   return el('section', { class: 'card' }, el('h2', null, 'Bring them back'),
     el('p', { class: 'hint' }, 'Redriving asks again for the items without an outcome; those that were answered are not asked again. It moves ', describe(selection), '. First it is counted.'),
     el('form', { class: 'filter', on: { submit: (e) => {
