@@ -883,6 +883,31 @@ func TestNothingIsMovedOrPurgedAtANumberThatIsNone(t *testing.T) {
 	b.calm()
 }
 
+func TestThePlotShowsWhatWasAnsweredBelowWhatHasFailed(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	job := s.submit(t, "in.jsonl", line("a", "builtin/language", "x")+line("b", "builtin/none", "x")+line("c", "builtin/none", "x"), nil)
+	b := open(t, s.base)
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed", "Answered\n1", "Failed\n2")
+	for _, scheme := range []string{"light", "dark"} {
+		b.viewport(1280, 860, scheme)
+		for _, colour := range []string{"--good", "--bad"} {
+			b.until(`(() => {
+				const canvas = document.querySelector('.plot canvas');
+				if (!canvas) return false;
+				const hex = getComputedStyle(document.documentElement).getPropertyValue(` + quote(colour) + `).trim();
+				const want = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+				const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
+				let alike = 0;
+				for (let at = 0; at < data.length; at += 4) if (data[at + 3] > 200 && want.every((v, i) => Math.abs(v - data[at + i]) < 32)) alike++;
+				return alike > 100;
+			})()`)
+		}
+	}
+	b.calm()
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

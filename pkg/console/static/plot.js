@@ -4,6 +4,7 @@ import uPlot from './vendor/uPlot.esm.js';
 import { count, show, empty } from './dom.js';
 
 const height = 220;
+const steps = [1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14_400, 28_800, 43_200, 86_400, 172_800, 345_600]; // seconds: labels have no less
 
 // Plot draws how many items were answered and failed over time. Colours are those of the style sheet, in either scheme.
 export class Plot {
@@ -55,12 +56,13 @@ export class Plot {
     const axis = { stroke: colour('--muted'), grid: { stroke: colour('--line'), width: 1 }, ticks: { show: false }, font: '12px system-ui' };
     const two = (n) => String(n).padStart(2, '0');
     const clock = (at) => { const d = new Date(at * 1000); return `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`; };
-    const line = (label, name) => ({ label, stroke: colour(name), fill: colour(`${name}-soft`), width: 2, points: { show: false }, value: (_, v) => (v === null ? '–' : count(v)) });
+    // What is below a line is so faint that the other line shows through.
+    const line = (label, name) => ({ label, stroke: colour(name), fill: `${colour(name)}1c`, width: 2, points: { show: false }, value: (_, v) => (v === null ? '–' : count(v)) });
     return {
       width: this.width(), height,
       cursor: { drag: { x: false, y: false } },
       scales: { y: { range: (_, __, most) => [0, Math.max(1, most * 1.05)] } },
-      axes: [{ ...axis, space: 80, values: (_, all) => all.map(clock) }, { ...axis, size: 56, values: (_, all) => all.map((v) => (Number.isInteger(v) ? count(v) : '')) }],
+      axes: [{ ...axis, space: 80, incrs: steps, values: (_, all) => all.map(clock) }, { ...axis, size: 56, values: (_, all) => all.map((v) => (Number.isInteger(v) ? count(v) : '')) }],
       series: [{ label: 'Time', value: (_, v) => (v === null ? '–' : clock(v)) }, line('Answered', '--good'), line('Failed', '--bad')],
     };
   }
