@@ -394,6 +394,9 @@ func TestThePagesFitAPhoneInTheDark(t *testing.T) {
 		if bare := eval[[]string](b, `[...document.querySelectorAll('main input, main select, main textarea')].filter((i) => i.labels.length === 0 && !i.ariaLabel).map((i) => i.name)`); len(bare) > 0 {
 			t.Errorf("on %s nothing says what these are: %v", page, bare)
 		}
+		if narrow := eval[[]string](b, `[...document.querySelectorAll('main input')].filter((i) => i.clientWidth < 100).map((i) => i.name)`); len(narrow) > 0 {
+			t.Errorf("on %s nobody sees what they write in %v", page, narrow)
+		}
 	}
 	if ground := eval[string](b, `getComputedStyle(document.body).backgroundColor`); ground != "rgb(15, 19, 25)" {
 		t.Errorf("in the dark the ground is %s", ground)
@@ -517,6 +520,9 @@ func TestNothingLeadsToDeadChunksThatAreGone(t *testing.T) {
 	b.goTo("#/jobs/"+job.ID, job.ID)
 	b.until(`document.querySelectorAll('main a[href="#/dead?job=` + job.ID + `"]').length === 2`)
 	b.sees("Dead chunks\n2")
+	if colours := eval[[]string](b, `[...document.querySelectorAll('.figures .bad dt, .figures .bad a')].map((e) => getComputedStyle(e).color)`); len(colours) != 2 || colours[1] != "rgb(179, 38, 30)" {
+		t.Errorf("the count has the colours %q", colours)
+	}
 	dead.Store(0)
 	b.until(`document.querySelectorAll('main a[href^="#/dead"]').length === 0 && document.querySelector('td[data-title=Dead]').textContent === '0' && !document.querySelector('.figures').innerText.includes('Dead chunks')`)
 	b.calm()

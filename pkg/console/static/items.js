@@ -15,7 +15,7 @@ export function itemsSection(id, signal) {
   const path = jobPath(id, '/results');
   const notice = el('div');
   const list = el('div', { tabindex: -1 }, empty('Press “Show items” to read the results that are there.'));
-  const status = el('select', { name: 'status' }, [['', 'All with an outcome'], ['completed', 'Answered'], ['failed', 'Failed']].map(([value, label]) => el('option', { value }, label)));
+  const status = el('select', { name: 'status' }, [['', 'Any'], ['completed', 'Answered'], ['failed', 'Failed']].map(([value, label]) => el('option', { value }, label)));
   const search = el('input', { name: 'custom_id', type: 'search', placeholder: 'custom id', autocomplete: 'off', spellcheck: 'false' });
   const go = el('button', { type: 'submit' }, 'Show items');
   let way = ['']; // cursors of the pages so far

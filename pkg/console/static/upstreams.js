@@ -30,7 +30,7 @@ const known = (n) => (Number.isFinite(n) ? count(n) : unknown());
 function upstreamsTable(upstreams) {
   return table([
     { title: 'Upstream', class: 'main', cell: (u) => code(u.upstream) },
-    { title: 'Model', cell: (u) => code(u.model) },
+    { title: 'Model', class: 'wide', cell: (u) => code(u.model) },
     { title: 'Limit', class: 'number', cell: (u) => (u.width === null ? el('span', { class: 'faint' }, 'at its ceiling') : known(u.width)) },
     { title: 'In flight', class: 'number', cell: (u) => known(u.in_flight) },
     { title: 'State', class: 'wide', cell: (u) => [badge(stateOf(u)), u.pause && el('div', { class: 'sub' }, ago(u.pause.at), `: ${sentence(u.pause.message)}`), u.failing_since && el('div', { class: 'sub' }, 'Failing since ', ago(u.failing_since), u.why && `: ${sentence(u.why)}`)] },
