@@ -914,6 +914,28 @@ func TestThePlotShowsWhatWasAnsweredBelowWhatHasFailed(t *testing.T) {
 	b.calm()
 }
 
+func TestATroubleWithTheTroublesIsTold(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	job := s.submit(t, "in.jsonl", line("a", "builtin/language", "x"), nil)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if !strings.HasSuffix(r.URL.Path, "/errors") {
+			return false
+		}
+		w.WriteHeader(http.StatusInternalServerError)
+		_, _ = io.WriteString(w, `{"error":{"message":"The chunks cannot be read."}}`)
+		return true
+	}))
+	b.goTo("#/jobs/"+job.ID, job.ID)
+	b.sees("completed", "The chunks cannot be read.")
+	b.goTo("#/dead", "Dead letters")
+	b.sees("The chunks cannot be read.", "There are no dead chunks.")
+	if text := b.text(); strings.Contains(text, "Loading") {
+		t.Errorf("what has failed still loads:\n%s", text)
+	}
+	b.calm(http.StatusInternalServerError)
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)
@@ -1015,6 +1037,7 @@ func TestWhatStrangersWriteIsShownAsText(t *testing.T) {
 	safe("Invalid")
 	b.fillHash("#/jobs/" + evil)
 	safe("No such Batch object: " + evil)
+	b.until(`!document.body.innerText.includes('Loading …')`)
 	b.fillHash("#/" + evil)
 	safe("Not found")
 	b.calm(http.StatusBadRequest, http.StatusNotFound)

@@ -1,14 +1,14 @@
 // The audit log: what was done by hand.
 
 import { get } from './api.js';
-import { button, busy, code, count, el, empty, poll, show, table, time } from './dom.js';
+import { busy, button, code, count, el, empty, loading, poll, show, table, time } from './dom.js';
 
 const page = 50;
 const every = 10_000;
 
 export function auditPage(main, { signal }) {
   const notice = el('div');
-  const list = el('div', null, empty('Loading …'));
+  const list = el('div', null, loading());
   const pressed = el('div'); // what "Older" has met
   const more = el('div');
   let older = [];

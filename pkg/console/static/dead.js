@@ -1,7 +1,7 @@
 // Dead letters: what fails across all jobs, the chunks that were given up, and bringing them back.
 
 import { get, post } from './api.js';
-import { ago, badge, busy, button, code, confirm, count, dialog, el, empty, field, good, pause, plural, poll, problem, sentence, show, table } from './dom.js';
+import { ago, badge, busy, button, code, confirm, count, dialog, el, empty, field, good, loading, pause, plural, poll, problem, sentence, show, table } from './dom.js';
 
 const every = 5000;
 const page = 50;
@@ -15,9 +15,9 @@ export function deadPage(main, { query, signal }) {
   const selection = selectionOf(query);
   const after = query.get('after') ?? '';
   const troubleNotice = el('div');
-  const groups = el('div', null, empty('Loading …'));
+  const groups = el('div', null, loading());
   const notice = el('div');
-  const list = el('div', null, empty('Loading …'));
+  const list = el('div', null, loading());
   show(main,
     el('h1', null, 'Dead letters'),
     el('section', { class: 'card' }, el('h2', null, 'What fails, in all jobs'), troubleNotice, groups),
@@ -238,7 +238,7 @@ async function purgeDialog(query) {
 
 export function deadChunkPage(main, { id, signal }) {
   const notice = el('div');
-  const body = el('div', null, empty('Loading …'));
+  const body = el('div', null, loading());
   show(main, el('p', { class: 'crumbs' }, el('a', { href: '#/dead' }, '← Dead letters')), notice, body);
   poll(signal, every, notice, async () => {
     const c = await get(`/fanout/v1/dead-letters/${encodeURIComponent(id)}`, {}, signal);

@@ -89,7 +89,8 @@ function morph(old, fresh) {
   show(old, ...fresh.childNodes);
 }
 
-// poll calls f now and every so often while the page is visible, until the signal. What goes wrong is shown in notice.
+// poll calls f now and every so often while the page is visible, until the signal. What goes wrong is shown in notice, and what is
+// beside it does not load any more.
 export async function poll(signal, every, notice, f) {
   while (!signal.aborted) {
     try {
@@ -100,6 +101,7 @@ export async function poll(signal, every, notice, f) {
     } catch (err) {
       if (signal.aborted) return;
       show(notice, problem(err));
+      notice.parentElement?.querySelector('.loading')?.remove();
     }
     await pause(every, signal);
     await visible(signal);
@@ -142,6 +144,10 @@ export function good(...children) {
 
 export function empty(...children) {
   return el('p', { class: 'empty' }, children);
+}
+
+export function loading() {
+  return el('p', { class: 'empty loading' }, 'Loading …');
 }
 
 export function button(label, act, attributes) {

@@ -1,7 +1,7 @@
 // One job: how far it is, what it costs, what fails, and its items.
 
 import { download, get, jobPath, me, post } from './api.js';
-import { ago, badge, bar, button, busy, code, confirm, count, duration, el, empty, field, money, plural, poll, sentence, show, table, time } from './dom.js';
+import { ago, badge, bar, busy, button, code, confirm, count, duration, el, field, loading, money, plural, poll, sentence, show, table, time } from './dom.js';
 import { itemsSection } from './items.js';
 import { ended, stateOf } from './jobs.js';
 import { Plot } from './plot.js';
@@ -12,8 +12,9 @@ const recent = 60; // seconds that the throughput is taken from
 
 export function jobPage(main, { id, signal }) {
   const notice = el('div');
-  const pressed = el('div'); // what a download has met
-  const parts = { head: el('div', null, empty('Loading …')), figures: el('div'), plot: el('div', { class: 'plot' }), files: el('div'), about: el('div'), troubles: el('div') };
+  const trouble = el('div'); // what reading the troubles has met
+  const pressed = el('div'); // what a download has
+  const parts = { head: el('div', null, loading()), figures: el('div'), plot: el('div', { class: 'plot' }), files: el('div'), about: el('div'), troubles: el('div') };
   const plot = new Plot(parts.plot, signal);
   const seen = [];
   let fileName = ''; // of the input, once that is known
@@ -32,6 +33,7 @@ export function jobPage(main, { id, signal }) {
     show(parts.about, about(job, fileName));
     plot.draw(points, job.request_counts.total);
     if (!me.operate) show(parts.troubles, errorCounts(job.fanout.errors));
+    else if (!trouble.isConnected) show(parts.troubles, trouble); // a job that is not there has one notice, not two
     return job;
   };
   const named = async () => {
@@ -53,7 +55,6 @@ export function jobPage(main, { id, signal }) {
     return undefined;
   });
   if (me.operate) {
-    const trouble = el('div');
     poll(signal, troublesEvery, trouble, async () => {
       const found = await get(jobPath(id, '/errors'), {}, signal);
       if (!signal.aborted) show(parts.troubles, troubles(id, found.data), trouble);

@@ -1,7 +1,7 @@
 // The list of jobs, and how one is made.
 
 import { get, me, post } from './api.js';
-import { ago, badge, bar, button, busy, code, count, dialog, el, empty, field, money, poll, show, table } from './dom.js';
+import { ago, badge, bar, busy, button, code, count, dialog, el, empty, field, loading, money, poll, show, table } from './dom.js';
 import { bring } from './upload.js';
 
 const every = 2000;
@@ -11,7 +11,7 @@ export function jobsPage(main, { query, signal }) {
   const tenant = query.get('tenant') ?? '';
   const after = query.get('after') ?? '';
   const notice = el('div');
-  const list = el('div', { 'aria-live': 'off' }, empty('Loading …'));
+  const list = el('div', { 'aria-live': 'off' }, loading());
   show(main,
     el('div', { class: 'heading' }, el('h1', null, 'Jobs'), me.submit && button('Submit a file', submitDialog, { class: 'primary' })),
     me.operate ? tenantForm(tenant) : el('p', { class: 'hint' }, 'The jobs of your tenant, newest first.'),

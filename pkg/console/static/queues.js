@@ -1,13 +1,13 @@
 // Queues: what they hold, and moving their dead letters back as they are.
 
 import { get, post, remove } from './api.js';
-import { ago, badge, button, confirm, count, duration, el, empty, field, plural, poll, sentence, show, table } from './dom.js';
+import { ago, badge, button, confirm, count, duration, el, field, loading, plural, poll, sentence, show, table } from './dom.js';
 
 const every = 2000;
 
 export function queuesPage(main, { signal }) {
   const notice = el('div');
-  const list = el('div', null, empty('Loading …'));
+  const list = el('div', null, loading());
   show(main, el('h1', null, 'Queues'), el('p', { class: 'hint' }, 'Work goes through them from the top down. Numbers of a queue on AWS are approximate.'), notice, list);
   poll(signal, every, notice, async () => {
     const found = await get('/fanout/v1/queues', {}, signal);

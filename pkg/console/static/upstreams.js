@@ -1,13 +1,13 @@
 // Upstreams: who answers, how many calls each gets, and holding one.
 
 import { get, post } from './api.js';
-import { ago, badge, button, code, confirm, count, el, empty, field, poll, sentence, show, table } from './dom.js';
+import { ago, badge, button, code, confirm, count, el, empty, field, loading, poll, sentence, show, table } from './dom.js';
 
 const every = 2000;
 
 export function upstreamsPage(main, { signal }) {
   const notice = el('div');
-  const list = el('div', null, empty('Loading …'));
+  const list = el('div', null, loading());
   let listed = [];
   show(main, el('h1', null, 'Upstreams'), el('p', { class: 'hint' }, 'Each model of an upstream, for all jobs. Limit and calls in flight are those of one process, as the last that told had it.'), notice, list, pauseAnother(() => listed));
   poll(signal, every, notice, async () => {
