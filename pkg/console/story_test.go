@@ -936,6 +936,36 @@ func TestATroubleWithTheTroublesIsTold(t *testing.T) {
 	b.calm(http.StatusInternalServerError)
 }
 
+func TestAPurgeGoesOnUntilAllIsPurged(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	asked := make(chan string, 20)
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/fanout/v1/dead-letters/purge" {
+			return false
+		}
+		body, _ := io.ReadAll(r.Body)
+		asked <- string(body)
+		_, _ = fmt.Fprintf(w, `{"purged":4,"more":%t}`, len(asked) < 3)
+		return true
+	}))
+	b.goTo("#/dead", "Dead letters")
+	b.fill("max", "20")
+	b.press("Purge …")
+	b.sees("there are more, and they would be purged too")
+	b.press("Purge 4 chunks")
+	b.until(`!document.querySelector('dialog')`)
+	for _, want := range []string{`{"max":20,"dry_run":true}`, `{"max":20,"dry_run":false}`, `{"max":16,"dry_run":false}`} {
+		if got := <-asked; got != want {
+			t.Errorf("it asks for %s, want %s", got, want)
+		}
+	}
+	if len(asked) > 0 {
+		t.Errorf("then it asks for %s", <-asked)
+	}
+	b.calm()
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

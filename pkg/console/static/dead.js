@@ -228,12 +228,29 @@ async function follow(chunks, signal, tell) {
 
 async function purgeDialog(query) {
   const would = await post('/fanout/v1/dead-letters/purge', { ...query, dry_run: true });
-  if (would.purged === 0) {
+  if (would.purged === 0 && !would.more) {
     const box = dialog('Nothing to purge', [el('p', null, 'There is no such dead chunk.'), el('div', { class: 'actions' }, button('Close', () => box.close()))]);
     return;
   }
-  confirm('Purge dead chunks?', el('p', null, `${plural(would.purged, 'chunk')} would be cleared out of the dead letters for good: `, describe(query), '. Their items stay failed, and cannot be redriven from here any more.'),
-    `Purge ${plural(would.purged, 'chunk')}`, () => post('/fanout/v1/dead-letters/purge', { ...query, dry_run: false }), 'danger');
+  let open = true;
+  const told = el('div', { 'aria-live': 'polite' });
+  confirm('Purge dead chunks?', [
+    el('p', null, `${plural(would.purged, 'chunk')} would be cleared out of the dead letters for good: `, describe(query), '. Their items stay failed, and cannot be redriven from here any more.'),
+    would.more && el('p', { class: 'notice held' }, 'These are those that could be counted in 15 seconds; there are more, and they would be purged too.'), told],
+  `Purge ${plural(would.purged, 'chunk')}`, () => purge(query, () => open, (purged) => show(told, el('p', { class: 'notice' }, `Purged ${plural(purged, 'chunk')} …`))), 'danger').then(() => { open = false; });
+}
+
+// purge goes on, call after call, until all is purged or its dialog is closed.
+async function purge(query, goesOn, tell) {
+  const q = { ...query, dry_run: false };
+  let purged = 0;
+  for (;;) {
+    const done = await post('/fanout/v1/dead-letters/purge', q);
+    purged += done.purged;
+    if (q.max) q.max -= done.purged;
+    if (!done.more || q.max === 0 || !goesOn()) return;
+    tell(purged);
+  }
 }
 
 export function deadChunkPage(main, { id, signal }) {
