@@ -966,6 +966,29 @@ func TestAPurgeGoesOnUntilAllIsPurged(t *testing.T) {
 	b.calm()
 }
 
+func TestARedriveThatBreaksOffTellsWhatItHasMoved(t *testing.T) {
+	t.Parallel()
+	s := start(t, serve.Options{}, "")
+	calls := 0
+	b := open(t, s.behind(t, func(w http.ResponseWriter, r *http.Request) bool {
+		if r.URL.Path != "/fanout/v1/dead-letters/redrive" {
+			return false
+		}
+		if calls++; calls == 3 { // they come one by one: the count, and two that move
+			w.WriteHeader(http.StatusBadGateway)
+			return true
+		}
+		_, _ = io.WriteString(w, `{"chunks":5,"requests":50,"batches":1,"refused":{},"followed":[],"next":"there"}`)
+		return true
+	}))
+	b.goTo("#/dead", "Dead letters")
+	b.press("Redrive …")
+	b.press("Redrive 5 chunks")
+	b.sees("The server answered 502.", "5 chunks had been moved. Whether the last call has moved any is not known: count again")
+	b.press("Close")
+	b.calm(http.StatusBadGateway)
+}
+
 func TestTheSkipLinkLeadsToTheContentOfItsPage(t *testing.T) {
 	t.Parallel()
 	b := open(t, start(t, serve.Options{}, "").base)

@@ -1,6 +1,6 @@
 // Dead letters: what fails across all jobs, the chunks that were given up, and bringing them back.
 
-import { get, post } from './api.js';
+import { get, post, Refusal } from './api.js';
 import { ago, badge, busy, button, code, confirm, count, dialog, el, empty, field, good, loading, pause, plural, poll, problem, sentence, show, table } from './dom.js';
 
 const every = 5000;
@@ -139,6 +139,7 @@ async function redriveDialog(query, canary) {
   }
   const first = Math.min(canary, query.max ?? canary);
   const over = new AbortController();
+  const total = { chunks: 0, requests: 0, refused: {} }; // that was moved
   const told = el('div', { 'aria-live': 'polite' });
   const plan = el('div', null,
     el('dl', { class: 'figures' }, [['Chunks', would.chunks], ['Items to be asked', would.requests], ['Jobs', would.batches]].map(([name, n]) => el('div', null, el('dt', null, name), el('dd', null, count(n))))),
@@ -151,10 +152,10 @@ async function redriveDialog(query, canary) {
     go.hidden = true;
     leave.textContent = 'Stop';
     try {
-      const done = await redrive(query, first, over.signal, (...what) => show(told, el('p', { class: 'notice', role: 'status' }, what)));
+      const done = await redrive(query, first, total, over.signal, (...what) => show(told, el('p', { class: 'notice', role: 'status' }, what)));
       show(told, done);
     } catch (err) {
-      show(told, problem(err));
+      show(told, problem(err), el('p', null, hadMoved(total), err.unsure && ' Whether the last call has moved any is not known: count again before you go on.'));
     }
     leave.textContent = 'Close';
     leave.focus();
@@ -163,9 +164,9 @@ async function redriveDialog(query, canary) {
   go.focus();
 }
 
-// redrive moves the canary, if there is one, sees what becomes of it, and then moves the rest. It returns what to tell.
-async function redrive(query, canary, signal, tell) {
-  const total = { chunks: 0, requests: 0, refused: {} };
+// redrive moves the canary, if there is one, sees what becomes of it, and then moves the rest, all of it counted in total. It
+// returns what to tell.
+async function redrive(query, canary, total, signal, tell) {
   const report = () => tell(`Moved ${plural(total.chunks, 'chunk')} with ${plural(total.requests, 'item')} …`);
   const rest = { ...query };
   if (canary > 0) {
@@ -183,8 +184,10 @@ async function redrive(query, canary, signal, tell) {
   return el('div', null, good(`Redrove ${plural(total.chunks, 'chunk')} with ${plural(total.requests, 'item')}.`), refusals(total.refused));
 }
 
+const hadMoved = (total) => `${plural(total.chunks, 'chunk')} had been moved.`;
+
 function stopped(total) {
-  return el('p', { class: 'notice held', role: 'status' }, `Stopped. ${plural(total.chunks, 'chunk')} had been moved.`);
+  return el('p', { class: 'notice held', role: 'status' }, 'Stopped. ', hadMoved(total));
 }
 
 // move goes on, call after call, until all is moved.
@@ -194,7 +197,10 @@ async function move(query, total, signal, report) {
   const began = Date.now();
   let moved = 0;
   while (!signal.aborted) {
-    const done = await post('/fanout/v1/dead-letters/redrive', q);
+    const done = await post('/fanout/v1/dead-letters/redrive', q).catch((err) => {
+      err.unsure = !(err instanceof Refusal) || err.status >= 500; // its answer may have been lost on the way
+      throw err;
+    });
     total.chunks += done.chunks;
     total.requests += done.requests;
     for (const [reason, n] of Object.entries(done.refused)) total.refused[reason] = (total.refused[reason] ?? 0) + n;
