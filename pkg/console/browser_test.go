@@ -420,6 +420,9 @@ func line(customID, model, text string) string {
 	return fmt.Sprintf(`{"custom_id":%s,"method":"POST","url":"/v1/chat/completions","body":{"model":%s,"messages":[{"role":"user","content":%s}]}}`+"\n", quote(customID), quote(model), quote(text))
 }
 
+// hostOf is what an upstream of this URL is called.
+func hostOf(target string) string { return strings.TrimPrefix(target, "http://") }
+
 // answering is the URL of an upstream of the test's own.
 func answering(t *testing.T, h http.Handler) string {
 	t.Helper()
