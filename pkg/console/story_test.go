@@ -321,7 +321,7 @@ func TestAnOperatorHoldsAJobAnUpstreamAndMovesLetters(t *testing.T) {
 	b.goTo("#/jobs/"+dead.ID, dead.ID)
 	b.sees("Answered\n40")
 	b.goTo("#/audit", "Audit")
-	b.sees("job.pause", "maintenance until noon", "upstream.resume", "dlq.move")
+	b.sees("job.pause", "maintenance until noon", "job.cancel", "upstream.resume", "dlq.move")
 	b.calm()
 }
 

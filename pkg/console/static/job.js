@@ -107,7 +107,7 @@ function stopping(job) {
 }
 
 function heading(job, act) {
-  const cancel = me.submit && !ended(job) && job.status !== 'cancelling';
+  const cancel = (me.submit || me.operate) && !ended(job) && job.status !== 'cancelling';
   const hold = me.operate && ['validating', 'in_progress'].includes(job.status);
   return [
     el('div', { class: 'heading' },
@@ -222,12 +222,6 @@ function resumeDialog(job, act) {
 }
 
 function cancelDialog(job, act) {
-  confirm('Cancel this job?', el('p', null, 'What is in flight is finished, what was answered is kept, and the rest is never asked. This cannot be undone.'), 'Cancel job', async () => {
-    try {
-      await act(`/v1/batches/${encodeURIComponent(job.id)}/cancel`, {});
-    } catch (err) {
-      if (err.status !== 404) throw err;
-      throw new Error(`Only a key of the tenant ${job.fanout.tenant} can cancel this job. You can pause it.`);
-    }
-  }, 'danger');
+  confirm('Cancel this job?', el('p', null, 'What is in flight is finished, what was answered is kept, and the rest is never asked. This cannot be undone.'), 'Cancel job',
+    () => act(jobPath(job.id, '/cancel'), {}), 'danger');
 }
