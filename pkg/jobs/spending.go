@@ -10,7 +10,7 @@ import (
 // spendings are what tenants have spent this month, as one sweep finds out when it first needs to know.
 type spendings struct {
 	held map[string]*Pause // by tenant, why its jobs are held; nil = they are not
-	open map[string][]Job  // by tenant, that the sweep visits; nil = not listed yet
+	open map[string][]Job  // by tenant, that the sweep visits and were made this month; nil = not listed yet
 }
 
 // closedSpending is what a tenant's jobs of a month have cost that the sweep visits no more.
@@ -56,10 +56,12 @@ func (a *Aggregate) overspent(ctx context.Context, tenant string, s *spendings) 
 			if err != nil {
 				return nil, fmt.Errorf("list the open jobs: %w", err)
 			}
-			s.open[j.Tenant] = append(s.open[j.Tenant], j)
+			if !j.Created.Before(month) {
+				s.open[j.Tenant] = append(s.open[j.Tenant], j)
+			}
 		}
 	}
-	open := slices.DeleteFunc(s.open[tenant], func(j Job) bool { return j.Created.Before(month) })
+	open := s.open[tenant]
 	spent, err := a.closedCost(ctx, tenant, month, open)
 	if err != nil {
 		return nil, err
