@@ -205,6 +205,7 @@ func TestSplitIsSettledByTheseRules(t *testing.T) {
 	}
 	done, open := at(0, Chunk{Resolved: AllBits(2)}), at(50, Chunk{Resolved: BitsOf(1)})
 	unburied, buried := at(50, Chunk{Dead: true, Burial: 3}), at(50, Chunk{Dead: true, Burial: 3, Buried: true})
+	purged, late := at(50, Chunk{Dead: true, Burial: 3, Buried: true, Purged: true}), at(50, Chunk{Dead: true, Burial: 3, Buried: true, Resolved: AllBits(2)})
 	held, heldLonger := at(50, Chunk{Owner: "w/1", Lease: lease}), at(60, Chunk{Owner: "w/2", Lease: lease.Add(time.Second)})
 	expired := &Stop{As: PhaseExpired}
 	for _, row := range []struct {
@@ -228,6 +229,8 @@ func TestSplitIsSettledByTheseRules(t *testing.T) {
 		{name: "a redrive is on its way", scanned: 2, reopening: map[int64]int{50: 3}, chunks: []Chunk{done, buried}, still: map[int64]int{50: 3}},
 		{name: "a redrive of another burial", scanned: 2, reopening: map[int64]int{50: 2}, chunks: []Chunk{done, buried}, settled: true},
 		{name: "a redrive came", scanned: 2, reopening: map[int64]int{50: 3}, chunks: []Chunk{done, open}},
+		{name: "a redrive of what was purged", scanned: 2, reopening: map[int64]int{50: 3}, chunks: []Chunk{done, purged}, settled: true},
+		{name: "a redrive of what a late save has finished", scanned: 2, reopening: map[int64]int{50: 3}, chunks: []Chunk{done, late}, settled: true},
 		{name: "a redrive came to an end", scanned: 2, reopening: map[int64]int{0: 1}, chunks: []Chunk{done, buried}, settled: true},
 		{name: "a redrive of what is not there", scanned: 1, reopening: map[int64]int{50: 3}, chunks: []Chunk{done}, still: map[int64]int{50: 3}},
 
@@ -256,6 +259,36 @@ func TestSplitIsSettledByTheseRules(t *testing.T) {
 				t.Error("the split that was read has changed")
 			}
 		})
+	}
+}
+
+func TestPurgedItemsAreCountedApartAndMakeNoOtherFiles(t *testing.T) {
+	fold := func(c Chunk) splitFold {
+		c.ID, c.Lines = ChunkID{"j", 0, 0}, 5
+		f, err := foldSplit(&Job{}, &Split{Scanned: &Scanned{Chunks: 1, Items: 5}}, seqOf(nil, c), neverAlive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	dead := Chunk{Dead: true, Buried: true, Burial: 1, Resolved: BitsOf(0, 1)}
+	waits := fold(dead)
+	dead.Purged = true
+	purged := fold(dead)
+	if waits.Totals.Dead != 1 || waits.Totals.DeadItems != 3 || waits.Totals.PurgedItems != 0 {
+		t.Errorf("a dead chunk counts as %+v", waits.Totals)
+	}
+	if purged.Totals.Dead != 0 || purged.Totals.DeadItems != 0 || purged.Totals.PurgedItems != 3 || purged.Generation != waits.Generation || !purged.Settled {
+		t.Errorf("a purged chunk counts as %+v, settled %t, of another generation: %t", purged.Totals, purged.Settled, purged.Generation != waits.Generation)
+	}
+	j := Job{Phase: PhaseCompleted, Checked: &Checked{}, Outputs: &Outputs{}, Totals: waits.Totals}
+	all := Survey{Scanned: true, Sent: true, Ready: true, Totals: purged.Totals}
+	if step := NextForJob(&j, all); step != StepFold {
+		t.Errorf("the job's next step is %q, want a fold", step)
+	}
+	j.noteFold(all, time.Unix(1, 0))
+	if step := NextForJob(&j, all); step != StepNone {
+		t.Errorf("and then %q", step)
 	}
 }
 

@@ -328,29 +328,35 @@ func (gs *Gates) tell(ctx context.Context, g *Gate) error {
 	rec.V, rec.InFlight, rec.ToldAt = SchemaVersion, g.inFlight, now
 	g.mu.Unlock()
 	if rev == 0 {
-		due = called && gs.begins()
+		due = called && gs.mayBegin()
 	}
-	if !due {
+	if !due || g.ID.Model == "" { // a request may name none, and a record has a name
 		return nil
 	}
 	rev, err := saveGate(ctx, gs.registry, g.ID, rec, rev, now)
 	if errors.Is(err, ErrConflict) {
 		return nil // another has told
 	}
-	if err == nil {
-		g.mu.Lock()
-		g.record, g.revision = rec, rev
-		g.mu.Unlock()
+	if err != nil {
+		return err
 	}
-	return err
+	g.mu.Lock()
+	first := g.revision == 0
+	g.record, g.revision = rec, rev
+	g.mu.Unlock()
+	if first {
+		gs.mu.Lock()
+		gs.begun++
+		gs.mu.Unlock()
+	}
+	return nil
 }
 
-// begins tells whether the process may begin another record.
-func (gs *Gates) begins() bool {
+// mayBegin tells whether the process may begin another record.
+func (gs *Gates) mayBegin() bool {
 	gs.mu.Lock()
 	defer gs.mu.Unlock()
-	gs.begun++
-	return gs.begun <= mostNew
+	return gs.begun < mostNew
 }
 
 // limit is how many calls may be in flight now.

@@ -310,6 +310,20 @@ func TestOneProcessTellsOnceAMinuteWhatIsInFlight(t *testing.T) {
 	}
 }
 
+func TestWhatNamesNoModelHasNoRecord(t *testing.T) {
+	c := newGateClock(newMemRegistry())
+	g, err := c.at(t.Context(), GateID{"upstream", ""})
+	if err != nil {
+		t.Fatal(err)
+	}
+	g.inFlight++
+	g.answered(c.now, 0)
+	c.tell(t, g, true, "")
+	if c.registry.saves != 0 || c.begun != 0 {
+		t.Errorf("%d saves, and %d records begun", c.registry.saves, c.begun)
+	}
+}
+
 func TestAProcessBeginsSoManyRecordsOnly(t *testing.T) {
 	c := newGateClock(newMemRegistry())
 	for n := range 2 * mostNew {

@@ -69,7 +69,7 @@ func (p *Pause) byOperator(message, why string, now time.Time) (*Pause, bool) {
 // Resume ends the pause of a job, whoever set it. To one that is not paused everything is sent again that the ledger misses.
 func (i *Inspector) Resume(ctx context.Context, id JobID, by string) (Job, error) {
 	p := &i.ports
-	j, was, err := p.unhold(ctx, id)
+	j, was, err := p.unhold(ctx, id, true)
 	if err == nil && !j.Phase.Ended() {
 		note := AuditRecord{By: by, What: "job.resume", Tenant: j.Tenant, Of: string(id), Why: "it was not paused"}
 		if was != nil {
@@ -237,8 +237,11 @@ func (g *gatherer) split(ctx context.Context, n int) error {
 	return nil
 }
 
-// stopped tells whether what is open stays so.
-func (g *gatherer) stopped() bool { return g.job.Phase.Ended() && g.job.Stop != nil }
+// stopped tells whether what is open stays so, and has its error. One that failed has no files, and of one that was stopped
+// before it was checked nobody knows the items.
+func (g *gatherer) stopped() bool {
+	return g.job.Phase.Ended() && g.job.Phase != PhaseFailed && g.job.Stop != nil && g.job.Checked != nil
+}
 
 // ranOut adds the items of a split that nobody has judged.
 func (g *gatherer) ranOut(ctx context.Context, s *Split) error {

@@ -25,6 +25,20 @@ func (j *Job) tooDear(t Totals) bool {
 	return j.MaxCost > 0 && j.mayBeHeldBy(LimitCost) && t.Cost >= j.MaxCost && t.Answered+t.Failed < t.Items
 }
 
+// limits are those that the job had come to. A pause of before they were noted may be of either cost.
+func (p *Pause) limits() []Limit {
+	switch {
+	case p.Limit != "":
+		return []Limit{p.Limit}
+	case p.Reason == PauseTolerated:
+		return []Limit{LimitFailures}
+	case p.Reason == PauseSpend:
+		return []Limit{LimitCost, LimitTenantCost}
+	default:
+		return nil
+	}
+}
+
 func (j *Job) mayBeHeldBy(l Limit) bool {
 	return j.Pause == nil && !j.Stopped() && !slices.Contains(j.Waived, l)
 }

@@ -378,5 +378,5 @@ func (c *Chunk) fails(code string) bool {
 // reopens tells whether a redrive of the chunk is on its way.
 func (s *Split) reopens(c *Chunk) bool {
 	g, named := s.Reopening[c.ID.Offset]
-	return named && c.Dead && !c.Purged && g == c.Burial
+	return named && c.Dead && !c.Purged && !c.Done() && g == c.Burial
 }

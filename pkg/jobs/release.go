@@ -16,20 +16,26 @@ const releaseFor = 8 * time.Second
 const releaseRound = 100
 
 // release sends the messages of parked chunks whose pause has ended, and of one for each pause that is due for a probe. It
-// looks at the splits that look picks, until it is time to end; what is left stays parked.
+// looks at the splits that look picks, until it is time to end; what is left stays parked. Each call begins at another split, so
+// that chunks that must stay keep none that may leave from being reached.
 func (p *Ports) release(ctx context.Context, j *Job, until time.Time, look func(*Split) bool) error {
 	if j.Pause != nil && !j.Pause.probeDue(p.Now()) {
 		return nil
 	}
-	pauses := map[string]*gateRecord{}
+	var splits []Split
 	for s, err := range p.Ledger.Splits(ctx, j.ID) {
 		if err != nil {
 			return fmt.Errorf("read its splits: %w", err)
 		}
-		if s.Scanned == nil || !s.Dispatched || !look(&s) {
-			continue
+		if s.Scanned != nil && s.Dispatched && look(&s) {
+			splits = append(splits, s)
 		}
-		if over, err := p.releaseSplit(ctx, j, &s, until, pauses); over || err != nil {
+	}
+	pauses := map[string]*gateRecord{}
+	first := int(p.Now().Unix()/60) % max(1, len(splits))
+	for n := range splits {
+		s := &splits[(first+n)%len(splits)]
+		if over, err := p.releaseSplit(ctx, j, s, until, pauses); over || err != nil {
 			return err
 		}
 	}
@@ -37,6 +43,9 @@ func (p *Ports) release(ctx context.Context, j *Job, until time.Time, look func(
 }
 
 func (p *Ports) releaseSplit(ctx context.Context, j *Job, s *Split, until time.Time, pauses map[string]*gateRecord) (over bool, err error) {
+	if !p.Now().Before(until) {
+		return true, nil
+	}
 	messages, err := p.messagesOf(ctx, j, s)
 	if err != nil {
 		return false, err
@@ -46,11 +55,11 @@ func (p *Ports) releaseSplit(ctx context.Context, j *Job, s *Split, until time.T
 		if err != nil {
 			return false, fmt.Errorf("read its chunks: %w", err)
 		}
-		if c.Waits == "" || p.alive(&c) {
-			continue
-		}
 		if over = !p.Now().Before(until); over {
 			break
+		}
+		if c.Waits == "" || p.alive(&c) {
+			continue
 		}
 		ok, err := p.mayLeave(ctx, j, &c, pauses)
 		if err != nil {

@@ -21,7 +21,7 @@ type closedSpending struct {
 }
 
 // closedFresh is how old such a sum may be: it takes a list of all of a month's jobs. A job that was closed since is counted a
-// little later.
+// little later, and of one that failed what its last fold knew.
 const closedFresh = 15 * time.Minute
 
 // heedSpending pauses an open job whose tenant has spent what it may this month.
@@ -67,8 +67,8 @@ func (a *Aggregate) overspent(ctx context.Context, tenant string, s *spendings) 
 		return nil, err
 	}
 	for _, j := range open {
-		t := j.Totals // of one that has ended they are whole
-		if !j.Phase.Ended() {
+		t := j.Totals // of one that has ended they are whole, unless it failed
+		if !j.Phase.Ended() || j.Phase == PhaseFailed {
 			if t, err = Folded(ctx, a.Ledger, &j); err != nil {
 				return nil, err
 			}
@@ -101,7 +101,7 @@ func (a *Aggregate) closedCost(ctx context.Context, tenant string, month time.Ti
 		if j.Created.Before(month) {
 			break
 		}
-		if j.Closed {
+		if j.Closed && !slices.ContainsFunc(open, func(o Job) bool { return o.ID == j.ID }) { // else it was closed since these were listed
 			sum.cost += j.Totals.Cost
 		}
 	}

@@ -67,12 +67,14 @@ func advanceAll(ctx context.Context, p *Ports, j *Job, q QueueName) error {
 }
 
 // Resume ends the pause of a job, whoever set it, and sends what was parked. Who resumes has mended what was wrong: tries of
-// steps are forgotten. What cannot be sent in a few seconds the sweep sends, and so it does what a job without a pause has lost
-// on its way.
+// steps are forgotten. What cannot be sent in a few seconds the sweep sends.
 func Resume(ctx context.Context, p Ports, id JobID) error {
-	j, _, err := p.unhold(ctx, id)
+	j, was, err := p.unhold(ctx, id, false)
 	if err == nil {
-		err = p.releaseNow(ctx, &j)
+		err = p.release(ctx, &j, p.Now().Add(releaseFor), everySplit)
+	}
+	if err == nil && was != nil {
+		err = send(ctx, p.Queue, QueueAggregate, TickBody())
 	}
 	if err != nil {
 		return fmt.Errorf("resume job %s: %w", id, err)
@@ -80,20 +82,26 @@ func Resume(ctx context.Context, p Ports, id JobID) error {
 	return nil
 }
 
-// unhold takes the pause off a job, and tells which it was, nil if there was none.
-func (p *Ports) unhold(ctx context.Context, id JobID) (j Job, was *Pause, err error) {
+// unhold takes the pause off a job, and tells which it was, nil if there was none. missing: if there was none, the sweep is to
+// send everything again that the ledger misses.
+func (p *Ports) unhold(ctx context.Context, id JobID, missing bool) (j Job, was *Pause, err error) {
 	err = untilSaved(func() (err error) {
 		if j, err = p.Ledger.Job(ctx, id); err != nil || j.Phase.Ended() {
 			return err
 		}
 		was = j.Pause
+		if was == nil && j.Tries == nil && !missing {
+			return nil
+		}
 		if was != nil {
 			j.Resumed = p.Now()
-			if l := was.Limit; l != "" && !slices.Contains(j.Waived, l) {
-				j.Waived = append(slices.Clone(j.Waived), l)
+			for _, l := range was.limits() {
+				if !slices.Contains(j.Waived, l) {
+					j.Waived = append(slices.Clone(j.Waived), l)
+				}
 			}
 		}
-		j.Pause, j.Tries, j.Missing = nil, nil, was == nil
+		j.Pause, j.Tries, j.Missing = nil, nil, j.Missing || missing && was == nil
 		return p.saveJob(ctx, &j)
 	})
 	for s, failed := range p.Ledger.Splits(ctx, id) {
@@ -110,8 +118,10 @@ func (p *Ports) unhold(ctx context.Context, id JobID) (j Job, was *Pause, err er
 	return j, was, err
 }
 
+func everySplit(*Split) bool { return true }
+
 // releaseNow sends what was parked as far as that is quickly done, and has the sweep do the rest.
 func (p *Ports) releaseNow(ctx context.Context, j *Job) error {
-	err := p.release(ctx, j, p.Now().Add(releaseFor), func(*Split) bool { return true })
+	err := p.release(ctx, j, p.Now().Add(releaseFor), everySplit)
 	return errors.Join(err, send(context.WithoutCancel(ctx), p.Queue, QueueAggregate, TickBody()))
 }

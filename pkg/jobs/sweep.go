@@ -66,10 +66,16 @@ func (a *Aggregate) sweepJob(ctx context.Context, j *Job, spent *spendings) erro
 		wait = backOff(resendScanAfter, j.Resends, resendAfter)
 	}
 	if since := laterOf(j.MovedAt, j.ResentAt); j.Pause == nil && (j.Missing || now.Sub(since) >= wait) {
+		if j.Missing { // before, not after: else what cannot be sent whole is begun anew each minute
+			j.Missing = false
+			if err := a.saveJob(ctx, j); err != nil {
+				return err
+			}
+		}
 		if err := a.resend(ctx, j); err != nil {
 			return err
 		}
-		j.ResentAt, j.Resends, j.Missing = now, j.Resends+1, false
+		j.ResentAt, j.Resends = now, j.Resends+1
 		return a.saveJob(ctx, j)
 	}
 	// The next step's owner is told, so that it need not be passed on.

@@ -133,6 +133,19 @@ func TestEachErrorOfAnExpiredJobCanBeRetried(t *testing.T) {
 	})
 }
 
+// TestErrorsOfAJobThatWasStoppedBeforeItWasCheckedAreNone: nobody knows its items.
+func TestErrorsOfAJobThatWasStoppedBeforeItWasCheckedAreNone(t *testing.T) {
+	inSteps(t, answerAll, func(t *testing.T, s *stepwise) {
+		s.must(s.submit(40, smallSplits))
+		_, err := jobs.CancelJob(t.Context(), s.Ports, theJob, "x")
+		s.must(err)
+		s.run(3 * time.Hour)
+		if all, err := s.inspector().Troubles(t.Context(), theJob); err != nil || len(all) != 0 {
+			t.Errorf("the errors of a job that is %s are %+v, %v", s.job().Phase, all, err)
+		}
+	})
+}
+
 func TestAResumeOfWhatIsNotPausedSendsWhatWasLost(t *testing.T) {
 	inSteps(t, answerAll, func(t *testing.T, s *stepwise) {
 		s.must(s.submit(40, chunksOf(4)))

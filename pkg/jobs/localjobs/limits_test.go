@@ -5,6 +5,7 @@ import (
 	"io"
 	"iter"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -297,9 +298,9 @@ func TestAnUpstreamIsHeldByItsName(t *testing.T) {
 
 // TestItemsThatWaitForAnotherTrySeeTheHold: a hold holds them within five seconds, not only those that were never called.
 func TestItemsThatWaitForAnotherTrySeeTheHold(t *testing.T) {
-	last := time.Time{}
+	var last atomic.Pointer[time.Time]
 	throttled := func(item, call int) *jobs.Fault {
-		last = time.Now()
+		last.Store(new(time.Now()))
 		if item > 0 && call == 1 {
 			f := failure(429)
 			f.RetryAfter = 20 * time.Second
@@ -320,8 +321,8 @@ func TestItemsThatWaitForAnotherTrySeeTheHold(t *testing.T) {
 			held <- time.Now()
 		}()
 		s.redeliver(5 * time.Minute)
-		if at := <-held; last.After(at.Add(5 * time.Second)) {
-			t.Errorf("an item was called %s after the hold", last.Sub(at))
+		if at := <-held; last.Load().After(at.Add(5 * time.Second)) {
+			t.Errorf("an item was called %s after the hold", last.Load().Sub(at))
 		}
 	})
 }
@@ -329,12 +330,19 @@ func TestItemsThatWaitForAnotherTrySeeTheHold(t *testing.T) {
 // listsOf counts how often the jobs of a tenant are listed.
 type listsOf struct {
 	jobs.Ledger
-	n int
+	n      int
+	closes jobs.JobID // by somebody else, before a tenant's jobs are listed
 }
 
 func (l *listsOf) Jobs(ctx context.Context, q jobs.JobQuery) iter.Seq2[jobs.Job, error] {
 	if q.Tenant != "" {
 		l.n++
+		if j, err := l.Job(ctx, l.closes); err == nil {
+			j.Closed = true
+			if err := l.SaveJob(ctx, &j); err != nil {
+				panic(err)
+			}
+		}
 	}
 	return l.Ledger.Jobs(ctx, q)
 }
@@ -380,7 +388,13 @@ func TestWhatClosedJobsHaveCostIsSummedUpNowAndThen(t *testing.T) {
 		j := s.job()
 		j.Pause = nil
 		s.must(s.local.Store.SaveJob(t.Context(), &j))
+		ledger.closes = "batch_c" // between the list of the open jobs and that of the closed ones
+		s.must(s.inspector().SetLimits(t.Context(), jobs.Limits{Tenant: "tenant", MaxCost: jobs.USD(70)}, "key k"))
 		time.Sleep(16 * time.Minute)
-		sweep(3, true)
+		sweep(3, false)
+		ledger.closes = ""
+		time.Sleep(16 * time.Minute)
+		s.must(s.inspector().SetLimits(t.Context(), jobs.Limits{Tenant: "tenant", MaxCost: jobs.USD(60)}, "key k"))
+		sweep(4, true)
 	})
 }

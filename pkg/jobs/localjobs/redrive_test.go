@@ -22,7 +22,7 @@ func (b *broken) call(item, _ int) *jobs.Fault {
 	f := failure(500)
 	switch {
 	case item >= 40:
-		time.Sleep(2 * time.Second) // of the bubble
+		time.Sleep(time.Duration(3000+item%13*100) * time.Millisecond) // of the bubble: an answer comes at every moment at which the others are judged
 		return nil
 	case item%10 == 3 && !b.mendedThrees:
 		f.Code, f.Message = "cuda_error", "the kernel did not launch"
