@@ -24,7 +24,10 @@ func OpenRoutes(table jobs.Routes, open func(r jobs.Route) (jobs.Upstream, error
 		to.Models = ""
 		if opened[to] == nil {
 			u, err := open(to)
-			if err != nil {
+			switch {
+			case err != nil && route.Models == jobs.AllModels: // who has no other route knows which
+				return nil, err
+			case err != nil:
 				return nil, fmt.Errorf("open the upstream of %s: %w", route.Models, err)
 			}
 			opened[to] = u
