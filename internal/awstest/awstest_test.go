@@ -3,6 +3,7 @@ package awstest
 import (
 	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"testing"
@@ -169,5 +170,37 @@ func TestAnEndpointOfTheEnvironmentIsUsedInstead(t *testing.T) {
 		if got, err := row.credentials.Retrieve(t.Context()); err != nil || got.AccessKeyID != "theirs" {
 			t.Errorf("%s is asked as %q (error: %v), want the credentials of the environment", row.name, got.AccessKeyID, err)
 		}
+	}
+}
+
+// TestServersOutliveAClientThatIsKilled: one that dies in the middle of a request, as a worker does in the tests of kills, ended
+// dynalite, and with it every test that came after.
+func TestServersOutliveAClientThatIsKilled(t *testing.T) {
+	for name, start := range all {
+		s, err := start()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for range 20 {
+			c, err := net.Dial("tcp", "127.0.0.1:"+portOf(t, s))
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if _, err := io.WriteString(c, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\nhalf of it"); err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if err := c.(*net.TCPConn).SetLinger(0); err != nil { // the connection is reset
+				t.Fatal(err)
+			}
+			if err := c.Close(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		r, err := http.Get("http://127.0.0.1:" + portOf(t, s)) //nolint:noctx // whatever it answers, it lives
+		if err != nil {
+			t.Errorf("%s does not answer any more: %v", name, err)
+			continue
+		}
+		_ = r.Body.Close()
 	}
 }

@@ -9,6 +9,14 @@ net.Server.prototype.listen = function (...args) {
   return listen.call(this, { fd: 3 }, args.find((arg) => typeof arg === 'function'))
 }
 
+// A client that is killed in the middle of a request is no reason to end: dynalite throws what it is told of that.
+const { IncomingMessage } = require('node:http')
+const emit = IncomingMessage.prototype.emit
+IncomingMessage.prototype.emit = function (event, ...args) {
+  if (event === 'error' && args[0]?.code === 'ECONNRESET') return false
+  return emit.call(this, event, ...args)
+}
+
 const start = {
   // A table or queue that a test has dropped is gone at once, and a new one is there.
   dynalite: (port) => require('dynalite')({ createTableMs: 0, updateTableMs: 0, deleteTableMs: 0 }).listen(port),
