@@ -135,7 +135,7 @@ const (
 // Redrive moves dead chunks back to work: it sends their messages from the ledger, with their burial number, and then clears
 // their copies out of the dead letters. What was moved is on its way at once: a second call does not count it again.
 func (i *Inspector) Redrive(ctx context.Context, q RedriveQuery, by string) (Redriven, error) {
-	r := redrive{i: i, q: q, done: Redriven{Refused: map[string]int64{}}, jobs: map[JobID]string{}, sent: map[ChunkID]int{}, began: i.ports.Now()}
+	r := redrive{i: i, q: q, done: Redriven{Refused: map[string]int64{}}, jobs: map[JobID]bool{}, sent: map[ChunkID]int{}, began: i.ports.Now()}
 	err := r.run(ctx)
 	if !q.DryRun && r.done.Chunks > 0 {
 		r.done.Cleared = i.clear(ctx, r.sent)
@@ -154,8 +154,8 @@ type redrive struct {
 	i     *Inspector
 	q     RedriveQuery
 	done  Redriven
-	jobs  map[JobID]string // of chunks that were moved: their tenants
-	sent  map[ChunkID]int  // burial numbers
+	jobs  map[JobID]bool  // of chunks that were moved
+	sent  map[ChunkID]int // burial numbers
 	began time.Time
 	round []DeadChunk // of one split
 }
@@ -259,7 +259,7 @@ func (r *redrive) note(round []DeadChunk) {
 	for _, d := range round {
 		r.done.Chunks++
 		r.done.Items += int64(d.Items)
-		r.jobs[d.ID.Job] = d.Tenant
+		r.jobs[d.ID.Job] = true
 		r.sent[d.ID] = d.Burial
 		if len(r.done.Followed) < mostFollowed {
 			r.done.Followed = append(r.done.Followed, Followed{d.ID, d.Burial, d.chunk.Failed.Count(), d.Code})
